@@ -1,0 +1,454 @@
+"""
+AMP over Twisted endpoints: servers and clients on a network.
+
+Between two servers there are two connections, because each makes one to the
+other and sends its messages there.  A server that does not know the other's
+address yet answers on the connection that the other made; so does one whose
+own connection is broken.  Clients' calls travel on connections of their own,
+one for each address, kept while they are used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    fail,
+    maybeDeferred,
+)
+from twisted.internet.defer import (
+    TimeoutError as DeferredTimeoutError,
+)
+from twisted.internet.error import (
+    CannotListenError,
+    ConnectError,
+    ConnectingCancelledError,
+)
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from adapters.transport.amp_addresses import AddressError, check_address, parse
+from adapters.transport.amp_codec import encode
+from adapters.transport.amp_connection import (
+    AMPOptions,
+    Connection,
+    Introduction,
+    check_introduction,
+)
+from adapters.transport.amp_outbound import Caller, PeerLink
+from consensus.errors import (
+    Finding,
+    ProtocolError,
+    RaftError,
+    UnreachableError,
+)
+from consensus.interfaces import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from twisted.internet.interfaces import IAddress
+
+    from consensus.core.messages import Message
+    from consensus.core.values import Address, Identity, ServerId
+    from consensus.interfaces import Inbox
+
+_log = Logger()
+
+# What a message needs besides its commands, at the most: the headers of some
+# thousand entries.
+_FRAME_BYTES = 128 * 1024
+
+# How often connections are looked at, and pinged when they are silent.
+_SWEEP_INTERVAL = 1.0
+
+# How long close() waits for what was written to be sent.
+_PARTING_TIME = 1.0
+
+# Strangers' names are remembered, in order to warn once, up to so many.
+_MAX_REMEMBERED = 100
+
+_CONNECT_ERRORS = (
+    AddressError,
+    ConnectError,
+    ConnectingCancelledError,
+    CancelledError,
+    DeferredTimeoutError,
+    OSError,
+    ValueError,
+)
+
+
+class AMPTransport(Transport):
+    """
+    Servers and clients joined by AMP over TCP or UNIX sockets.
+
+    The protocol stands in ``docs/reference/protocol.md``.
+    """
+
+    Options: ClassVar[type[Any]] = AMPOptions
+
+    options: AMPOptions
+
+    def __init__(self, options: Any, reactor: Any, clock: Any) -> None:
+        super().__init__(options, reactor, clock)
+        self.identity: Identity | None = None
+        self.inbox: Inbox | None = None
+        #: How many messages could not be sent.
+        self.lost_messages = 0
+        #: How many connections were dropped because the other end broke the
+        #: protocol.
+        self.violations = 0
+        self._links: dict[ServerId, PeerLink] = {}
+        self._accepted: dict[ServerId, Connection] = {}
+        self._callers: dict[Address, Caller] = {}
+        self._connections: set[Connection] = set()
+        self._incarnations: dict[ServerId, str] = {}
+        self._warned: dict[ServerId, str] = {}
+        self._port: Any = None
+        self._sweep: Any = None
+        self._is_closed = False
+        self._is_gone = False
+        self._closers: list[Deferred[None]] = []
+        self._is_empty: Deferred[None] | None = None
+
+    @classmethod
+    def check(
+        cls,
+        options: Any,
+        members: Mapping[ServerId, Address],
+        serve: Collection[ServerId],
+    ) -> Iterable[Finding]:
+        """Yield addresses that mean nothing and ports in use; see the base."""
+        yield from _check_options(options or AMPOptions())
+        for name, address in members.items():
+            yield from check_address(
+                f"members.{name}", address, is_served=name in serve
+            )
+
+    @classmethod
+    def max_command_bytes(cls, options: Any) -> int:
+        """Return what remains of a message beside its frame; see the base."""
+        largest = int((options or AMPOptions()).max_message_bytes)
+        return max(0, largest - _FRAME_BYTES)
+
+    # Listening.
+
+    def listen(
+        self, identity: Identity, address: Address, inbox: Inbox
+    ) -> Deferred[None]:
+        """Begin to accept connections at *address*; see the base."""
+        return Deferred.fromCoroutine(self._listen(identity, address, inbox))
+
+    async def _listen(self, identity: Identity, address: Address, inbox: Inbox) -> None:
+        self.identity = identity
+        self.inbox = inbox
+        try:
+            endpoint = parse(address).server(self.reactor)
+            port = await endpoint.listen(_Factory(self, is_accepting=True))
+        except (AddressError, CannotListenError, OSError) as error:
+            self.identity = self.inbox = None
+            message = f"cannot listen on {address!r}: {error}"
+            raise UnreachableError(message) from error
+        if self._is_closed:
+            await maybeDeferred(port.stopListening)
+            return
+        self._port = port
+        for link in self._links.values():
+            link.start()
+
+    @property
+    def port(self) -> int:
+        """Return the TCP port that this server listens on, 0 if it does not."""
+        host = None if self._port is None else self._port.getHost()
+        return int(getattr(host, "port", 0))
+
+    def accept(self) -> Connection | None:
+        """Return the protocol of a new connection, if there is room for it."""
+        accepted = sum(connection.is_accepted for connection in self._connections)
+        if accepted < self.options.max_connections:
+            return Connection(self, is_accepted=True)
+        self._warn_once(
+            "",
+            f"more than {self.options.max_connections} connections: raise"
+            " max_connections, or let clients close theirs",
+        )
+        return None
+
+    # Peers.
+
+    def connect(self, peer: ServerId, address: Address) -> None:
+        """Keep a connection to *peer* at *address*; see the base."""
+        link = self._links.get(peer)
+        if link is not None:
+            if link.address == address:
+                return
+            link.stop()
+        link = self._links[peer] = PeerLink(self, peer, address)
+        if self.identity is not None:
+            link.start()
+
+    def disconnect(self, peer: ServerId) -> None:
+        """
+        Forget *peer*; see the base.
+
+        If it connects again of its own accord, its messages are answered.
+        """
+        link = self._links.pop(peer, None)
+        if link is not None:
+            link.stop()
+        accepted = self._accepted.pop(peer, None)
+        if accepted is not None:
+            accepted.drop()
+        self._incarnations.pop(peer, None)
+
+    def send(self, peer: ServerId, message: Message) -> None:
+        """Send *message* to *peer* or lose it; see the base."""
+        link = self._links.get(peer)
+        connection = None if link is None else link.connection
+        if connection is None:
+            connection = self._accepted.get(peer)
+        if connection is None or connection.is_full or not connection.is_open:
+            self.lost_messages += 1
+            return
+        data = encode(message)
+        if len(data) > self.options.max_message_bytes:
+            self.lost_messages += 1
+            _log.error(
+                "a message of {size} bytes to {peer} is lost: max_message_bytes is"
+                " {limit}",
+                size=len(data),
+                peer=peer,
+                limit=self.options.max_message_bytes,
+            )
+            return
+        connection.send_message(data)
+
+    def welcome(self, connection: Connection, introduction: Introduction) -> None:
+        """
+        Take *connection* for the one of the peer that introduces itself here.
+
+        Raises:
+            ProtocolError: It is not welcome; the peer is told why.
+        """
+        other = introduction.identity
+        try:
+            if self.identity is not None:
+                check_introduction(introduction, self.identity)
+            self.recognise(other)
+        except ProtocolError as error:
+            self._warn_once(other.server, f"refused {other.server!r}: {error}")
+            raise
+        self._warned.pop(other.server, None)
+        former = self._accepted.get(other.server)
+        self._accepted[other.server] = connection
+        if former is not None:
+            former.drop()
+
+    def recognise(self, other: Identity) -> None:
+        """
+        Compare a peer's data directory with the one that it had before.
+
+        Raises:
+            ProtocolError: It is another; the old one may be lost.
+        """
+        known = self._incarnations.get(other.server, other.incarnation)
+        if known != other.incarnation and not self.options.accept_replaced:
+            message = (
+                f"{other.server!r} has another data directory than before; without"
+                " the old one it could vote twice in a term: bring that back, or"
+                " leave the server off"
+            )
+            raise ProtocolError(message)
+        if other.server in self._links:
+            self._incarnations[other.server] = other.incarnation
+
+    # Clients.
+
+    def ask(
+        self, address: Address, method: str, payload: bytes, timeout: float
+    ) -> Deferred[bytes]:
+        """Call *method* of the server at *address*; see the base."""
+        if self._is_closed:
+            return fail(UnreachableError("the transport is closed"))
+        caller = self._callers.get(address)
+        if caller is None:
+            caller = self._callers[address] = Caller(self, address)
+            self._keep_watch()
+        try:
+            return caller.ask(method, payload, timeout)
+        except RaftError as error:
+            return fail(error)
+
+    # Connections.
+
+    async def dial(self, address: Address) -> Connection:
+        """
+        Connect to *address*.
+
+        Raises:
+            UnreachableError: It did not work, or not in time.
+        """
+        try:
+            endpoint = parse(address).client(self.reactor)
+            connecting = endpoint.connect(_Factory(self, is_accepting=False))
+            # Twisted's own timeout goes by the wall clock.
+            connecting.addTimeout(self.options.connect_timeout, self.clock)
+            connection: Connection = await connecting
+        except _CONNECT_ERRORS as error:
+            message = f"cannot connect to {address!r}: {error or 'no answer'}"
+            raise UnreachableError(message) from error
+        return connection
+
+    def opened(self, connection: Connection) -> None:
+        """Watch over *connection* from now on."""
+        self._connections.add(connection)
+        if self._is_closed:
+            connection.drop()
+        else:
+            self._keep_watch()
+
+    def closed(self, connection: Connection) -> None:
+        """Forget *connection*, and let its link make another."""
+        self._connections.discard(connection)
+        peer = connection.peer
+        if peer is not None:
+            if self._accepted.get(peer) is connection:
+                del self._accepted[peer]
+            link = self._links.get(peer)
+            if link is not None and link.connection is connection:
+                link.lost()
+        if self._is_empty is not None and not self._connections:
+            done, self._is_empty = self._is_empty, None
+            done.callback(None)
+
+    def violated(self, connection: Connection, error: ProtocolError) -> None:
+        """Count *connection*, which was dropped because of *error*."""
+        self.violations += 1
+        self._warn_once(
+            connection.peer or "",
+            f"dropped {connection.origin}, it sent rubbish: {error}",
+        )
+
+    def _warn_once(self, name: ServerId, sentence: str) -> None:
+        """Log *sentence* unless it was the last one about *name*."""
+        if self._warned.get(name) == sentence:
+            return
+        if len(self._warned) >= _MAX_REMEMBERED:
+            self._warned.clear()
+        self._warned[name] = sentence
+        _log.warn("{sentence}", sentence=sentence)
+
+    def _keep_watch(self) -> None:
+        if self._sweep is None:
+            self._sweep = self.clock.callLater(_SWEEP_INTERVAL, self._look_around)
+
+    def _look_around(self) -> None:
+        """Drop what is dead or idle; ask what is silent for a sign of life."""
+        self._sweep = None
+        now = self.clock.seconds()
+        for caller in list(self._callers.values()):
+            if caller.is_idle(now):
+                del self._callers[caller.address]
+                caller.stop()
+        for connection in list(self._connections):
+            self._look_at(connection, now)
+        if self._connections or self._callers:
+            self._keep_watch()
+
+    def _look_at(self, connection: Connection, now: float) -> None:
+        options = self.options
+        silence = now - connection.heard
+        if not connection.is_accepted:
+            if silence > options.peer_timeout:
+                connection.drop()
+            elif silence >= _SWEEP_INTERVAL and connection.is_open:
+                ping = connection.ask(b"Ping", (), options.peer_timeout)
+                ping.addErrback(lambda failure: failure.trap(RaftError))
+        elif silence > options.idle_timeout or (
+            not connection.is_proven
+            and now - connection.opened_at > options.hello_timeout
+        ):
+            connection.drop()
+
+    # Closing.
+
+    def close(self) -> Deferred[None]:
+        """Stop listening and part from everybody; see the base."""
+        done: Deferred[None] = Deferred()
+        self._closers.append(done)
+        if not self._is_closed:
+            self._is_closed = True
+            Deferred.fromCoroutine(self._close()).addBoth(self._tell_closers)
+        elif self._is_gone:
+            self._tell_closers(None)
+        return done
+
+    def _tell_closers(self, result: Any) -> None:
+        self._is_gone = True
+        closers, self._closers = self._closers, []
+        for done in closers:
+            done.callback(None)
+        if isinstance(result, Failure):
+            _log.failure("closing the transport failed", result)
+
+    async def _close(self) -> None:
+        for link in self._links.values():
+            link.stop()
+        for caller in list(self._callers.values()):
+            caller.stop()
+        if self._port is not None:
+            port, self._port = self._port, None
+            await maybeDeferred(port.stopListening)
+        for connection in list(self._connections):
+            connection.finish()
+        if self._connections:
+            parting = self.clock.callLater(_PARTING_TIME, self._drop_all)
+            self._is_empty = Deferred()
+            await self._is_empty
+            if parting.active():
+                parting.cancel()
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+
+    def _drop_all(self) -> None:
+        for connection in list(self._connections):
+            connection.drop()
+
+
+class _Factory(Factory):
+    """Makes the protocols of new connections."""
+
+    noisy = False
+
+    def __init__(self, owner: AMPTransport, *, is_accepting: bool) -> None:
+        self._owner = owner
+        self._is_accepting = is_accepting
+
+    def logPrefix(self) -> str:
+        """Return what Twisted calls this in its log."""
+        return "AMP"
+
+    def buildProtocol(self, addr: IAddress | None) -> Connection | None:  # noqa: ARG002 - Twisted's signature
+        """Return a connection, or ``None`` if there is no room for it."""
+        if self._is_accepting:
+            return self._owner.accept()
+        return Connection(self._owner, is_accepted=False)
+
+
+def _check_options(options: AMPOptions) -> Iterable[Finding]:
+    """Yield the options that no transport could work with."""
+    for field in fields(AMPOptions):
+        value = getattr(options, field.name)
+        if not isinstance(value, bool) and value <= 0:
+            yield Finding(
+                "transport.E103",
+                f"{value!r} is not above 0",
+                f"the default is {field.default!r}",
+                f"transport.options.{field.name}",
+            )

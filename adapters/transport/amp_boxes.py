@@ -1,0 +1,397 @@
+"""
+AMP boxes, read and written by hand: Twisted's format without its machinery.
+
+A box is a set of keys and values with 16-bit lengths before them.  Twisted's
+own ``amp.AMP`` spends 20 to 30 µs on each; a server handles tens of thousands
+of them a second, so the parsing is done here in one loop, and a box that
+carries a message of Raft never becomes a dictionary.  To the other end there
+is no difference.
+
+What other people send is bounded: keys and bytes of a box, and calls that
+wait for an answer, with the one that asked.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.protocol import Protocol
+
+from adapters.transport.amp_commands import (
+    MAX_PART_BYTES,
+    MAX_VALUE_BYTES,
+    decode_error,
+    encode_error,
+)
+from consensus.errors import (
+    OutcomeUnknownError,
+    ProtocolError,
+    RaftError,
+    TimedOutError,
+    UnreachableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from twisted.python.failure import Failure
+
+Box = dict[bytes, bytes]
+
+_ANSWER = b"_answer"
+_ASK = b"_ask"
+_COMMAND = b"_command"
+_ERROR = b"_error"
+_ERROR_CODE = b"_error_code"
+_ERROR_DESCRIPTION = b"_error_description"
+
+_END = b"\0\0"
+_LENGTH = struct.Struct(">H")
+_MAX_KEY_BYTES = 255
+
+# A box of Message in the order of keys that every AMP library writes: sorted.
+_MESSAGE = b"\0\x08_command\0\x07Message\0\x04"
+_LAST = _MESSAGE + b"last"
+_PART = _MESSAGE + b"part"
+_KEY_AT = len(_MESSAGE)
+_VALUE_AT = len(_LAST) + _LENGTH.size
+
+# A key costs memory beside its bytes; more of them than the largest value
+# needs, and a few for the command's own, are refused.
+_MORE_KEYS = 16
+
+# The like for a part of a message.
+_PART_COST = 64
+
+
+def encode_box(items: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the keys and values *items* as the bytes of a box."""
+    pack = _LENGTH.pack
+    parts: list[bytes] = []
+    for key, value in items:
+        parts += pack(len(key)), key, pack(len(value)), value
+    parts.append(_END)
+    return b"".join(parts)
+
+
+class BoxProtocol(Protocol):
+    """
+    One end of a connection on which AMP boxes travel both ways.
+
+    Args:
+        clock: What the answers' timeouts go by.
+        max_box_bytes: The size of the largest box or message to be read.
+    """
+
+    transport: Any
+
+    def __init__(self, clock: Any, max_box_bytes: int) -> None:
+        self.clock = clock
+        #: When the last complete box came.
+        self.heard = clock.seconds()
+        #: How many bytes wait to be sent, beyond what Twisted sends at once.
+        self.unsent = 0
+        self.is_lost = False
+        self._max_box_bytes = max_box_bytes
+        self._max_keys = max_box_bytes // MAX_VALUE_BYTES + _MORE_KEYS
+        self._is_dropped = False
+        self._is_paused = False
+        self._rest = bytearray()
+        self._need = 0
+        self._box: Box | None = None
+        self._box_bytes = 0
+        self._parts: list[bytes] = []
+        self._parts_bytes = 0
+        self._last_tag = 0
+        self._asked: dict[bytes, tuple[Deferred[Box], float]] = {}
+        self._timer: Any = None
+
+    # What a subclass implements.
+
+    def part_received(self) -> None:
+        """Say whether a message may come now, before its bytes are kept."""
+        raise NotImplementedError
+
+    def message_received(self, data: bytes) -> None:
+        """Take the bytes of a whole message."""
+        raise NotImplementedError
+
+    def command_received(self, command: bytes, tag: bytes | None, box: Box) -> None:
+        """Take a command; *tag* goes to :meth:`answer`, if there is one."""
+        raise NotImplementedError
+
+    def violated(self, error: ProtocolError) -> None:
+        """Note that the connection was dropped because of *error*."""
+        raise NotImplementedError
+
+    # Connecting and parting.
+
+    def connectionMade(self) -> None:
+        """Ask the transport to tell how it gets on with sending."""
+        self.transport.registerProducer(self, True)  # noqa: FBT003 - Twisted's signature
+
+    def pauseProducing(self) -> None:
+        """Begin to count what is written: the transport does not keep up."""
+        self._is_paused = True
+
+    def resumeProducing(self) -> None:
+        """Forget the count: all has been sent."""
+        self._is_paused = False
+        self.unsent = 0
+
+    def stopProducing(self) -> None:
+        """Do nothing; :meth:`connectionLost` comes too."""
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether anything can still be sent."""
+        return not self.is_lost and not self._is_dropped
+
+    def drop(self) -> None:
+        """Close the connection now, whatever waits to be sent."""
+        if not self.is_lost:
+            self._is_dropped = True
+            self.transport.abortConnection()
+
+    def finish(self) -> None:
+        """Take no more, send what waits, then close the connection."""
+        if self.is_open:
+            self._is_dropped = True
+            # With a producer, Twisted would wait for it to be finished.
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """Fail what was asked and not answered."""
+        self.is_lost = True
+        self._rest.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        asked, self._asked = self._asked, {}
+        why = "" if reason is None else f": {reason.getErrorMessage()}"
+        message = f"the connection was lost before the answer{why}"
+        for answer, _ in asked.values():
+            # One that failed may have cancelled another.
+            if not answer.called:
+                answer.errback(OutcomeUnknownError(message))
+
+    # Reading.
+
+    def dataReceived(self, data: bytes) -> None:
+        """Handle every complete box; keep the rest until more comes."""
+        if self._is_dropped:
+            return
+        buffer: bytes | bytearray = data
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._need:
+                return
+            buffer = self._rest
+        try:
+            used = self._consume(buffer)
+        except ProtocolError as error:
+            self.drop()
+            self.violated(error)
+            return
+        if buffer is data:
+            self._rest += data[used:]
+        else:
+            del self._rest[:used]
+
+    def _consume(self, buffer: bytes | bytearray) -> int:
+        """Handle what *buffer* begins with; return how much of it is used."""
+        at, end = 0, len(buffer)
+        self._need = 0
+        while at < end and not self._is_dropped:
+            if self._box is None and buffer.startswith((_LAST, _PART), at):
+                used = self._consume_message(buffer, at, end)
+            else:
+                used = self._consume_pair(buffer, at, end)
+            if used == at:
+                break
+            at = used
+        return at
+
+    def _consume_message(self, buffer: bytes | bytearray, at: int, end: int) -> int:
+        """Handle the box of a message at *at*; return where it ends, or *at*."""
+        first = at + _VALUE_AT
+        if first > end:
+            self._need = _VALUE_AT
+            return at
+        length: int = _LENGTH.unpack_from(buffer, first - _LENGTH.size)[0]
+        stop = first + length + len(_END)
+        if stop > end:
+            self._need = stop - at
+            return at
+        if buffer[stop - len(_END) : stop] != _END:
+            return self._consume_pair(buffer, at, end)
+        self.heard = self.clock.seconds()
+        is_last = buffer.startswith(b"last", at + _KEY_AT)
+        self._take_part(bytes(buffer[first : first + length]), is_last=is_last)
+        return stop
+
+    def _consume_pair(self, buffer: bytes | bytearray, at: int, end: int) -> int:
+        """Handle a key and its value, or the end of a box; return as above."""
+        key_at = at + _LENGTH.size
+        if key_at > end:
+            self._need = _LENGTH.size
+            return at
+        length: int = _LENGTH.unpack_from(buffer, at)[0]
+        if not length:
+            box, self._box = self._box or {}, None
+            self._box_bytes = 0
+            self.heard = self.clock.seconds()
+            self._take_box(box)
+            return key_at
+        if length > _MAX_KEY_BYTES:
+            raise ProtocolError("a box has a key of more than 255 bytes")
+        value_at = key_at + length + _LENGTH.size
+        if value_at > end:
+            self._need = value_at - at
+            return at
+        size: int = _LENGTH.unpack_from(buffer, value_at - _LENGTH.size)[0]
+        stop = value_at + size
+        if stop > end:
+            self._need = stop - at
+            return at
+        key = bytes(buffer[key_at : key_at + length])
+        self._keep_pair(key, bytes(buffer[value_at:stop]))
+        return stop
+
+    def _keep_pair(self, key: bytes, value: bytes) -> None:
+        if self._box is None:
+            self._box = {}
+        self._box[key] = value
+        self._box_bytes += len(key) + len(value)
+        if len(self._box) > self._max_keys:
+            raise ProtocolError("a box has too many keys")
+        if self._box_bytes > self._max_box_bytes:
+            message = f"a box is larger than {self._max_box_bytes} bytes"
+            raise ProtocolError(message)
+
+    def _take_part(self, part: bytes, *, is_last: bool) -> None:
+        self.part_received()
+        if is_last and not self._parts:
+            self.message_received(part)
+            return
+        self._parts.append(part)
+        self._parts_bytes += len(part) + _PART_COST
+        if self._parts_bytes > self._max_box_bytes:
+            message = f"a message is larger than {self._max_box_bytes} bytes"
+            raise ProtocolError(message)
+        if is_last:
+            parts, self._parts, self._parts_bytes = self._parts, [], 0
+            self.message_received(b"".join(parts))
+
+    def _take_box(self, box: Box) -> None:
+        if (tag := box.get(_ANSWER)) is not None:
+            if (waiting := self._asked.pop(tag, None)) is not None:
+                waiting[0].callback(box)
+        elif (tag := box.get(_ERROR)) is not None:
+            if (waiting := self._asked.pop(tag, None)) is not None:
+                code = box.get(_ERROR_CODE, b"")
+                description = box.get(_ERROR_DESCRIPTION, b"")
+                waiting[0].errback(decode_error(code, description))
+        elif (command := box.get(_COMMAND)) is None:
+            raise ProtocolError("a box is no command, no answer and no error")
+        elif command == b"Message":
+            self._take_message_box(box)
+        else:
+            self.command_received(command, box.get(_ASK), box)
+
+    def _take_message_box(self, box: Box) -> None:
+        """Take a message whose box another AMP library has built its own way."""
+        is_last = b"last" in box
+        part = box.get(b"last" if is_last else b"part")
+        if part is None:
+            raise ProtocolError("a box of Message has neither 'last' nor 'part'")
+        self._take_part(part, is_last=is_last)
+        if _ASK in box:
+            self.answer(box[_ASK], ())
+
+    # Writing.
+
+    def write(self, data: bytes) -> None:
+        """Send *data*, and count it while the transport does not keep up."""
+        if self._is_paused:
+            self.unsent += len(data)
+        self.transport.write(data)
+
+    def send_message(self, data: bytes) -> None:
+        """Send the bytes of a message, in as many parts as it takes."""
+        first = 0
+        while len(data) - first > MAX_PART_BYTES:
+            part = data[first : first + MAX_PART_BYTES]
+            self.write(b"".join((_PART, _LENGTH.pack(len(part)), part, _END)))
+            first += MAX_PART_BYTES
+        last = data[first:] if first else data
+        self.write(b"".join((_LAST, _LENGTH.pack(len(last)), last, _END)))
+
+    def answer(self, tag: bytes, items: Iterable[tuple[bytes, bytes]]) -> None:
+        """Answer the command that came with *tag*."""
+        self.write(encode_box(((_ANSWER, tag), *items)))
+
+    def refuse(self, tag: bytes, error: RaftError) -> None:
+        """Answer the command that came with *tag* with *error*."""
+        code, description = encode_error(error)
+        self.write(
+            encode_box(
+                ((_ERROR, tag), (_ERROR_CODE, code), (_ERROR_DESCRIPTION, description))
+            )
+        )
+
+    def ask(
+        self, command: bytes, items: Iterable[tuple[bytes, bytes]], timeout: float
+    ) -> Deferred[Box]:
+        """
+        Send *command* with *items* and return the box that answers it.
+
+        The Deferred fails with:
+            UnreachableError: The connection was lost before.
+            OutcomeUnknownError: It was lost after.
+            TimedOutError: No answer came within *timeout* seconds.
+            RaftError: The other end's error.
+        """
+        if not self.is_open:
+            return fail(UnreachableError("the connection is closed"))
+        self._last_tag += 1
+        tag = b"%x" % self._last_tag
+        answer: Deferred[Box] = Deferred(lambda _: self._forget(tag))
+        deadline = self.clock.seconds() + timeout
+        self._asked[tag] = answer, deadline
+        self._wake_by(deadline)
+        self.write(encode_box(((_COMMAND, command), (_ASK, tag), *items)))
+        return answer
+
+    @property
+    def asked(self) -> int:
+        """Return how many commands wait for their answers."""
+        return len(self._asked)
+
+    def _forget(self, tag: bytes) -> None:
+        self._asked.pop(tag, None)
+
+    # One timer serves all that was asked, because timers are dear: the next
+    # deadline is usually the one of the oldest question.
+
+    def _wake_by(self, deadline: float) -> None:
+        if self._timer is not None:
+            if self._timer.getTime() <= deadline:
+                return
+            self._timer.cancel()
+        delay = max(0.0, deadline - self.clock.seconds())
+        self._timer = self.clock.callLater(delay, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        now = self.clock.seconds()
+        due = [tag for tag, (_, deadline) in self._asked.items() if deadline <= now]
+        late = [self._asked.pop(tag)[0] for tag in due]
+        if self._asked:
+            self._wake_by(min(deadline for _, deadline in self._asked.values()))
+        for answer in late:
+            if not answer.called:
+                answer.errback(TimedOutError("no answer came in time"))

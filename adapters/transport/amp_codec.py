@@ -1,0 +1,235 @@
+"""
+The bytes of a message between servers: a header, entries, a checksum.
+
+Every server of a cluster spends much of its time in here, so a message is
+packed with a few calls and an entry costs a tuple of a struct.  What arrives
+is not trusted: :func:`decode` raises :class:`~consensus.errors.ProtocolError`
+and nothing else, and takes no memory that the bytes do not back.
+
+The layout stands in ``docs/reference/protocol.md``.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+from consensus.core.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    Message,
+    RequestVote,
+    RequestVoteResponse,
+)
+from consensus.core.values import Entry, EntryKind
+from consensus.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: The layout of a message; the first byte of each.
+VERSION = 1
+
+# Version, type and the length of the sender's name begin every message; the
+# other numbers follow, then the name, then what is of no fixed size.
+_REQUEST_VOTE = struct.Struct(">BBHQQQ")
+_REQUEST_VOTE_RESPONSE = struct.Struct(">BBHQB")
+_APPEND_ENTRIES = struct.Struct(">BBHQQQQQI")
+_APPEND_ENTRIES_RESPONSE = struct.Struct(">BBHQBQQQQ")
+_ENTRY = struct.Struct(">QBI")
+_CHECKSUM = struct.Struct(">I")
+
+# A storage may keep numbers with a sign, so half of the range is refused.
+_LARGEST = 2**63 - 1
+_LAST_KIND = max(EntryKind)
+
+
+def encode(message: Message) -> bytes:
+    """Return *message* as bytes, with their checksum."""
+    sender = message.sender.encode()
+    match message:
+        case AppendEntries():
+            body = _encode_append(message, sender)
+        case AppendEntriesResponse():
+            body = (
+                _APPEND_ENTRIES_RESPONSE.pack(
+                    VERSION,
+                    4,
+                    len(sender),
+                    message.term,
+                    message.success,
+                    message.index,
+                    message.round,
+                    message.hint_index,
+                    message.hint_term,
+                )
+                + sender
+            )
+        case RequestVote():
+            body = (
+                _REQUEST_VOTE.pack(
+                    VERSION,
+                    1,
+                    len(sender),
+                    message.term,
+                    message.last_index,
+                    message.last_term,
+                )
+                + sender
+            )
+        case RequestVoteResponse():
+            body = (
+                _REQUEST_VOTE_RESPONSE.pack(
+                    VERSION, 2, len(sender), message.term, message.granted
+                )
+                + sender
+            )
+    return body + _CHECKSUM.pack(crc32(body))
+
+
+def _encode_append(message: AppendEntries, sender: bytes) -> bytes:
+    """Return *message* without its checksum."""
+    entries = message.entries
+    head = _APPEND_ENTRIES.pack(
+        VERSION,
+        3,
+        len(sender),
+        message.term,
+        message.prev_index,
+        message.prev_term,
+        message.commit_index,
+        message.round,
+        len(entries),
+    )
+    if not entries:
+        return head + sender
+    # The headers stand together, so that the receiver unpacks them in one go.
+    pack = _ENTRY.pack
+    parts = [head, sender]
+    parts += [pack(entry.term, entry.kind, len(entry.command)) for entry in entries]
+    parts += [entry.command for entry in entries]
+    return b"".join(parts)
+
+
+def decode(data: bytes) -> Message:
+    """
+    Return the message that :func:`encode` made *data* of.
+
+    Raises:
+        ProtocolError: It is not one, is of another version, or is damaged.
+    """
+    try:
+        return _decode(data)
+    except (struct.error, UnicodeDecodeError) as error:
+        message = f"a message is too short or badly built: {error}"
+        raise ProtocolError(message) from error
+
+
+def _decode(data: bytes) -> Message:
+    if not data or data[0] != VERSION:
+        message = f"a message begins with {data[:1]!r}, not with version {VERSION}"
+        raise ProtocolError(message)
+    end = len(data) - _CHECKSUM.size
+    (checksum,) = _CHECKSUM.unpack_from(data, end)
+    if crc32(memoryview(data)[:end]) != checksum:
+        raise ProtocolError("a message's checksum is wrong")
+    parse = _PARSERS.get(data[1])
+    if parse is None:
+        message = f"a message of the unknown type {data[1]}"
+        raise ProtocolError(message)
+    return parse(data, end)
+
+
+def _sender(data: bytes, first: int, length: int, end: int) -> str:
+    """Return the text between *first* and *end*, which has to be all of it."""
+    if first + length != end:
+        raise ProtocolError("a message's length is not that of its parts")
+    return data[first:end].decode()
+
+
+def _check_numbers(*numbers: int) -> None:
+    if max(numbers) > _LARGEST:
+        raise ProtocolError("a number in a message is out of range")
+
+
+def _flag(value: int) -> bool:
+    if value > 1:
+        message = f"a message says {value} where only 0 and 1 are possible"
+        raise ProtocolError(message)
+    return value == 1
+
+
+def _decode_request_vote(data: bytes, end: int) -> RequestVote:
+    layout = _REQUEST_VOTE
+    _, _, length, term, last_index, last_term = layout.unpack_from(data)
+    _check_numbers(term, last_index, last_term)
+    sender = _sender(data, layout.size, length, end)
+    return RequestVote(sender, term, last_index, last_term)
+
+
+def _decode_request_vote_response(data: bytes, end: int) -> RequestVoteResponse:
+    layout = _REQUEST_VOTE_RESPONSE
+    _, _, length, term, granted = layout.unpack_from(data)
+    _check_numbers(term)
+    sender = _sender(data, layout.size, length, end)
+    return RequestVoteResponse(sender, term, _flag(granted))
+
+
+def _decode_append_response(data: bytes, end: int) -> AppendEntriesResponse:
+    layout = _APPEND_ENTRIES_RESPONSE
+    fields = layout.unpack_from(data)
+    _, _, length, term, success, index, round_, hint_index, hint_term = fields
+    _check_numbers(term, index, round_, hint_index, hint_term)
+    sender = _sender(data, layout.size, length, end)
+    return AppendEntriesResponse(
+        sender, term, _flag(success), index, round_, hint_index, hint_term
+    )
+
+
+def _decode_append(data: bytes, end: int) -> AppendEntries:
+    layout = _APPEND_ENTRIES
+    fields = layout.unpack_from(data)
+    _, _, length, term, prev_index, prev_term, commit, round_, count = fields
+    _check_numbers(term, prev_index + count, prev_term, commit, round_)
+    first = layout.size + length
+    if first + count * _ENTRY.size > end:
+        raise ProtocolError("a message announces more entries than it has")
+    sender = data[layout.size : first].decode()
+    entries = _decode_entries(data[first:end], count, prev_index, prev_term, term)
+    return AppendEntries(
+        sender, term, prev_index, prev_term, commit, round_, tuple(entries)
+    )
+
+
+def _decode_entries(
+    data: bytes, count: int, prev_index: int, prev_term: int, term: int
+) -> list[Entry]:
+    """
+    Return *count* entries: all their headers, then all their commands.
+
+    Terms never fall along a log and never pass the sender's (§3.5).
+    """
+    index = prev_index
+    lowest = prev_term
+    start = count * _ENTRY.size
+    entries = []
+    for entry_term, kind, length in _ENTRY.iter_unpack(memoryview(data)[:start]):
+        if kind > _LAST_KIND or not lowest <= entry_term <= term:
+            raise ProtocolError("an entry has an unknown kind or an impossible term")
+        lowest = entry_term
+        index += 1
+        stop = start + length
+        entries.append(Entry(index, entry_term, kind, data[start:stop]))
+        start = stop
+    if start != len(data):
+        raise ProtocolError("a message's length is not that of its entries")
+    return entries
+
+
+_PARSERS: dict[int, Callable[[bytes, int], Message]] = {
+    1: _decode_request_vote,
+    2: _decode_request_vote_response,
+    3: _decode_append,
+    4: _decode_append_response,
+}

@@ -1,0 +1,448 @@
+"""
+One connection between two servers, or between a client and a server.
+
+The end that made a connection to a peer says ``Hello`` first; the other end
+looks at who it is and answers with who it is itself.  Messages of Raft may
+travel both ways after that, and only then.  Clients say nothing of the kind:
+they call methods.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet.interfaces import ITCPTransport
+from twisted.logger import Logger
+
+from adapters.transport.amp_boxes import Box, BoxProtocol
+from adapters.transport.amp_codec import decode
+from adapters.transport.amp_commands import (
+    MAX_VERSION,
+    MIN_VERSION,
+    join_bytes,
+    split_bytes,
+)
+from consensus.core.values import Identity
+from consensus.errors import (
+    InvalidCommandError,
+    OutcomeUnknownError,
+    OverloadedError,
+    ProtocolError,
+    RaftError,
+    UnreachableError,
+)
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
+
+    from consensus.core.messages import Message
+    from consensus.core.values import ServerId
+    from consensus.interfaces import Inbox
+
+_log = Logger()
+
+# What a call's box holds beside the payload itself, with room to spare.
+_CALL_OVERHEAD = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class AMPOptions:
+    """
+    What the YAML file may set under ``options:`` of the transport.
+
+    Args:
+        connect_timeout: Seconds to wait for a connection and again for the
+            other end's ``Hello``; short, because a second attempt costs little.
+        peer_timeout: Seconds without a sign of life after which a connection
+            is taken for dead; TCP alone would notice minutes later.
+        idle_timeout: Seconds after which an accepted connection that says
+            nothing is closed, and one of our own that nobody uses.
+        hello_timeout: Seconds that an accepted connection has for its first
+            box, so that strangers cannot keep a place by saying nothing.
+        max_connections: How many are accepted at once; more are closed.
+        max_calls: How many calls of one connection may be under way; more
+            are refused as overload.
+        max_message_bytes: The largest message or call; larger than
+            ``limits.max_command_bytes`` has to be, for the frame around it.
+        max_unsent_bytes: How much may wait for one connection that does not
+            take it; beyond it messages are lost, and calls refused.
+        accept_replaced: Whether a peer may come back with another data
+            directory than before.  It has forgotten its votes and its log
+            then, so an acknowledged write may be lost: for tests only.
+    """
+
+    connect_timeout: float = 2.0
+    peer_timeout: float = 5.0
+    idle_timeout: float = 60.0
+    hello_timeout: float = 5.0
+    max_connections: int = 500
+    max_calls: int = 4096
+    max_message_bytes: int = 2 * 1024 * 1024
+    max_unsent_bytes: int = 16 * 1024 * 1024
+    accept_replaced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """
+    What a ``Hello`` says.
+
+    Args:
+        min_version: The lowest version of the protocol that the peer speaks.
+        max_version: The highest.
+        identity: Who it is.
+        to: Whom it takes this server for.
+    """
+
+    min_version: int
+    max_version: int
+    identity: Identity
+    to: ServerId
+
+
+class Owner(Protocol):
+    """What a connection needs of the transport that it belongs to."""
+
+    options: AMPOptions
+    clock: Any
+    identity: Identity | None
+    inbox: Inbox | None
+
+    def welcome(self, connection: Connection, introduction: Introduction) -> None:
+        """
+        Take *connection* for the one of the peer that introduces itself here.
+
+        Raises:
+            ProtocolError: It is not welcome; the peer is told why.
+        """
+
+    def opened(self, connection: Connection) -> None:
+        """Remember *connection*."""
+
+    def closed(self, connection: Connection) -> None:
+        """Forget *connection*."""
+
+    def violated(self, connection: Connection, error: ProtocolError) -> None:
+        """Count and log that *connection* was dropped."""
+
+
+class Connection(BoxProtocol):
+    """
+    A connection, seen from either end.
+
+    Args:
+        owner: The transport.
+        is_accepted: Whether the other end made it.
+    """
+
+    def __init__(self, owner: Owner, *, is_accepted: bool) -> None:
+        super().__init__(owner.clock, owner.options.max_message_bytes)
+        self.is_accepted = is_accepted
+        #: Who is at the other end; ``None`` for a client, and before Hello.
+        self.peer: ServerId | None = None
+        self.opened_at = self.heard
+        #: Whether anything but noise has come.
+        self.is_proven = False
+        self._owner = owner
+        self._max_calls = owner.options.max_calls
+        self._max_bytes = owner.options.max_unsent_bytes
+        self._calls = 0
+        self._call_bytes = 0
+        self._max_payload = owner.options.max_message_bytes - _CALL_OVERHEAD
+
+    def connectionMade(self) -> None:
+        """Turn Nagle's algorithm off: it would hold small boxes back."""
+        super().connectionMade()
+        if ITCPTransport.providedBy(self.transport):
+            # Twisted before 26 says the same of a UNIX socket, which has neither.
+            with suppress(OSError):
+                self.transport.setTcpNoDelay(True)
+                self.transport.setTcpKeepAlive(True)
+        self._owner.opened(self)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """Fail what was asked, and be forgotten."""
+        super().connectionLost(reason)
+        self._owner.closed(self)
+
+    def violated(self, error: ProtocolError) -> None:
+        """Leave counting and logging to the transport."""
+        self._owner.violated(self, error)
+
+    @property
+    def origin(self) -> str:
+        """Return who is at the other end, as well as it is known."""
+        if self.peer is not None:
+            return f"server {self.peer!r}"
+        return f"the peer at {self.transport.getPeer()}"
+
+    @property
+    def is_full(self) -> bool:
+        """Say whether too much waits to be sent already."""
+        return self.unsent > self._max_bytes
+
+    # Messages.
+
+    def part_received(self) -> None:
+        """Refuse messages of somebody who has not said who it is."""
+        if self.peer is None:
+            raise ProtocolError("a message came before Hello")
+
+    def message_received(self, data: bytes) -> None:
+        """Hand a message over; a peer speaks for itself only."""
+        message: Message = decode(data)
+        if message.sender != self.peer:
+            text = f"{self.peer!r} sent a message in the name of {message.sender!r}"
+            raise ProtocolError(text)
+        if self._owner.inbox is not None:
+            self._owner.inbox.deliver(message)
+
+    # Introductions.
+
+    async def greet(self, to: ServerId) -> Identity:
+        """
+        Introduce this server and return who the other end says it is.
+
+        Messages are accepted from then on if it is *to*.
+
+        Raises:
+            RaftError: The other end refuses, or does not answer in time.
+            ProtocolError: Likewise; or the answer is none, or of another
+                cluster or server.
+        """
+        own = self._owner.identity
+        if own is None:
+            raise ProtocolError("a transport that does not listen has no identity")
+        patience = self._owner.options.connect_timeout
+        box = await self.ask(b"Hello", _introduction(own, to), patience)
+        version = _integer(box, b"version")
+        other = _identity(box)
+        if not MIN_VERSION <= version <= MAX_VERSION:
+            raise ProtocolError(_versions_differ(other.server, version, version))
+        if other.cluster != own.cluster:
+            raise ProtocolError(_clusters_differ(other, own))
+        if other.server != to:
+            message = (
+                f"the server there is {other.server!r}, not {to!r}: correct the"
+                f" address of {to!r} under members, or start the right server"
+            )
+            raise ProtocolError(message)
+        self.peer = to
+        return other
+
+    def command_received(self, command: bytes, tag: bytes | None, box: Box) -> None:
+        """Answer a command; one that wants no answer is none of ours."""
+        if tag is None:
+            message = f"the command {command!r} came without _ask"
+            raise ProtocolError(message)
+        if not self.is_accepted:
+            raise ProtocolError("a server sent a command to its caller")
+        if self.is_full:
+            raise ProtocolError("the other end does not take its answers")
+        match command:
+            case b"Call":
+                self._take_call(tag, box)
+            case b"Ping":
+                self.answer(tag, ())
+            case b"Hello":
+                self._take_hello(tag, box)
+            case _:
+                message = (
+                    f"this release knows no command {command[:100]!r}; it speaks"
+                    f" versions {MIN_VERSION} to {MAX_VERSION} of the protocol"
+                )
+                self.refuse(tag, ProtocolError(message))
+        self.is_proven = True
+
+    def _take_hello(self, tag: bytes, box: Box) -> None:
+        own = self._owner.identity
+        if own is None or self.peer is not None:
+            raise ProtocolError("a second Hello on one connection")
+        introduction = Introduction(
+            _integer(box, b"min_version"),
+            _integer(box, b"max_version"),
+            _identity(box),
+            _text(box, b"to"),
+        )
+        try:
+            self._owner.welcome(self, introduction)
+        except ProtocolError as error:
+            self.refuse(tag, error)
+            self.finish()
+            return
+        self.peer = introduction.identity.server
+        version = min(MAX_VERSION, introduction.max_version)
+        self.answer(tag, ((b"version", b"%d" % version), *_identity_items(own)))
+
+    # Clients' calls.
+
+    def call(self, method: str, payload: bytes, timeout: float) -> Deferred[bytes]:
+        """
+        Call *method* of the server at the other end.
+
+        The Deferred fails as that of :meth:`BoxProtocol.ask`.
+
+        Raises:
+            InvalidCommandError: *payload* is larger than a box may be.
+            OverloadedError: Too many calls wait for an answer already.
+            UnreachableError: Too much waits to be sent already.
+        """
+        if len(payload) > self._max_payload:
+            message = f"{len(payload)} bytes are more than max_message_bytes allows"
+            raise InvalidCommandError(message)
+        if self.asked >= self._max_calls:
+            raise OverloadedError("too many calls wait for this server's answer")
+        if self.is_full:
+            raise UnreachableError("the server does not take what is sent to it")
+        items = (
+            (b"version", b"%d" % MAX_VERSION),
+            (b"method", method.encode()),
+            *split_bytes(b"payload", payload),
+        )
+        return self.ask(b"Call", items, timeout).addCallback(_payload)
+
+    def _take_call(self, tag: bytes, box: Box) -> None:
+        version = _integer(box, b"version")
+        method = _text(box, b"method")
+        payload = _payload(box)
+        inbox = self._owner.inbox
+        if inbox is None or not MIN_VERSION <= version <= MAX_VERSION:
+            error = ProtocolError(_versions_differ("the caller", version, version))
+            self.refuse(tag, error)
+            return
+        size = len(payload)
+        if self._calls >= self._max_calls or self._call_bytes > self._max_bytes:
+            self.refuse(tag, OverloadedError("too many calls of this connection"))
+            return
+        self._calls += 1
+        self._call_bytes += size
+        answer = inbox.answer(method, payload)
+        answer.addCallbacks(
+            self._called,
+            self._call_failed,
+            callbackArgs=(tag, size),
+            errbackArgs=(tag, size),
+        )
+
+    def _called(self, payload: bytes, tag: bytes, size: int) -> None:
+        self._calls -= 1
+        self._call_bytes -= size
+        if len(payload) > self._max_payload:
+            message = f"an answer of {len(payload)} bytes is more than a box may hold"
+            self._reply_refusing(tag, ProtocolError(message))
+        elif self._may_reply():
+            self.answer(tag, split_bytes(b"payload", payload))
+
+    def _call_failed(self, failure: Failure, tag: bytes, size: int) -> None:
+        self._calls -= 1
+        self._call_bytes -= size
+        error = failure.value
+        if not isinstance(error, RaftError):
+            _log.failure("a call failed for a reason that is a bug", failure)
+            error = OutcomeUnknownError("the server failed; its log says why")
+        self._reply_refusing(tag, error)
+
+    def _reply_refusing(self, tag: bytes, error: RaftError) -> None:
+        if self._may_reply():
+            self.refuse(tag, error)
+
+    def _may_reply(self) -> bool:
+        """Say whether an answer can be sent; drop who does not take them."""
+        if self.is_full:
+            self.drop()
+        return self.is_open
+
+
+def check_introduction(introduction: Introduction, own: Identity) -> None:
+    """
+    Compare what a peer says with who this server is.
+
+    Raises:
+        ProtocolError: They do not belong together.
+    """
+    other = introduction.identity
+    low, high = introduction.min_version, introduction.max_version
+    if low > MAX_VERSION or high < MIN_VERSION:
+        raise ProtocolError(_versions_differ(other.server, low, high))
+    if other.cluster != own.cluster:
+        raise ProtocolError(_clusters_differ(other, own))
+    if introduction.to != own.server:
+        message = (
+            f"{other.server!r} takes this server for {introduction.to!r}, but it is"
+            f" {own.server!r}: correct the addresses under members of"
+            f" {other.server!r}"
+        )
+        raise ProtocolError(message)
+    if other.server == own.server:
+        message = (
+            f"two servers are called {own.server!r}: stop one of them, and serve"
+            " each member in one place only"
+        )
+        raise ProtocolError(message)
+
+
+def _versions_differ(who: str, low: int, high: int) -> str:
+    return (
+        f"{who} speaks versions {low} to {high} of the protocol, this server"
+        f" {MIN_VERSION} to {MAX_VERSION}: update the older one to a release that"
+        " speaks both"
+    )
+
+
+def _clusters_differ(other: Identity, own: Identity) -> str:
+    return (
+        f"{other.server!r} belongs to the cluster {other.cluster!r}, and"
+        f" {own.server!r} to {own.cluster!r}: correct the address under members, or"
+        " give both the same cluster name"
+    )
+
+
+def _introduction(own: Identity, to: ServerId) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"min_version", b"%d" % MIN_VERSION),
+        (b"max_version", b"%d" % MAX_VERSION),
+        (b"to", to.encode()),
+        *_identity_items(own),
+    ]
+
+
+def _identity_items(identity: Identity) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"cluster", identity.cluster.encode()),
+        (b"server", identity.server.encode()),
+        (b"incarnation", identity.incarnation.encode()),
+    ]
+
+
+def _identity(box: Box) -> Identity:
+    return Identity(
+        _text(box, b"cluster"), _text(box, b"server"), _text(box, b"incarnation")
+    )
+
+
+def _text(box: Box, key: bytes) -> str:
+    try:
+        return box[key].decode()
+    except (KeyError, UnicodeDecodeError) as error:
+        message = f"a command or an answer lacks the text {key.decode()!r}"
+        raise ProtocolError(message) from error
+
+
+def _integer(box: Box, key: bytes) -> int:
+    text = box.get(key, b"")
+    # Nine digits are more than a version will ever need.
+    if not text.isdigit() or len(text) > 9:  # noqa: PLR2004 - said above
+        message = f"a command or an answer lacks the number {key.decode()!r}"
+        raise ProtocolError(message)
+    return int(text)
+
+
+def _payload(box: Box) -> bytes:
+    try:
+        return join_bytes(b"payload", box)
+    except KeyError as error:
+        message = "a call or an answer lacks its payload"
+        raise ProtocolError(message) from error

@@ -1,0 +1,231 @@
+"""
+The connections that a process makes: to its peers, and to the servers it calls.
+
+A link to a peer is made at once and made again whenever it is lost; one for
+calls when somebody calls, and closed when nobody does any more.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from consensus.errors import (
+    OverloadedError,
+    ProtocolError,
+    RaftError,
+    UnreachableError,
+)
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+    from adapters.transport.amp_connection import AMPOptions, Connection
+    from consensus.core.values import Address, Identity, ServerId
+
+_log = Logger()
+
+# A server that comes back should be found within a second; its peers should
+# not all try in the same moment.
+_FIRST_DELAY = 0.05
+_LONGEST_DELAY = 1.0
+
+# After so many failures, about three seconds, it is worth a line in the log.
+_FAILURES_TO_REPORT = 8
+
+
+class Dialler(Protocol):
+    """What the connections here need of the transport that they belong to."""
+
+    options: AMPOptions
+    clock: Any
+
+    async def dial(self, address: Address) -> Connection:
+        """
+        Connect to *address*.
+
+        Raises:
+            UnreachableError: It did not work, or not in time.
+        """
+
+    def recognise(self, other: Identity) -> None:
+        """
+        Compare a peer's data directory with the one that it had before.
+
+        Raises:
+            ProtocolError: It is another; the old one may be lost.
+        """
+
+
+class PeerLink:
+    """The connection that this server makes to a peer, again and again."""
+
+    def __init__(self, owner: Dialler, peer: ServerId, address: Address) -> None:
+        self.address = address
+        #: The connection, once the peer has answered Hello.
+        self.connection: Connection | None = None
+        self._owner = owner
+        self._peer = peer
+        self._attempt: Deferred[None] | None = None
+        self._timer: Any = None
+        self._failures = 0
+        self._opened_at = 0.0
+        self._reported = ""
+        self._is_stopped = False
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._timer = None
+        self._attempt = Deferred.fromCoroutine(self._open())
+        self._attempt.addErrback(self._failed)
+
+    def stop(self) -> None:
+        """Part from the peer for good."""
+        self._is_stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._attempt is not None:
+            self._attempt.cancel()
+        if self.connection is not None:
+            connection, self.connection = self.connection, None
+            connection.finish()
+
+    def lost(self) -> None:
+        """Connect again: the connection is gone."""
+        self.connection = None
+        lifetime = self._owner.clock.seconds() - self._opened_at
+        if lifetime > _LONGEST_DELAY:
+            self._failures = 0
+        self._retry()
+
+    async def _open(self) -> None:
+        connection = await self._owner.dial(self.address)
+        try:
+            self._owner.recognise(await connection.greet(self._peer))
+        except Exception:
+            connection.drop()
+            raise
+        self.connection = connection
+        self._opened_at = self._owner.clock.seconds()
+        if self._reported:
+            _log.info("server {peer} is reachable again", peer=self._peer)
+            self._reported = ""
+
+    def _failed(self, failure: Failure) -> None:
+        if self._is_stopped:
+            return
+        if failure.check(RaftError) is None:
+            _log.failure(
+                "connecting to a peer failed for a reason that is a bug", failure
+            )
+        self._report(failure.value)
+        self._retry()
+
+    def _retry(self) -> None:
+        if self._is_stopped:
+            return
+        delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0**self._failures)
+        self._failures = min(self._failures + 1, 1 + _FAILURES_TO_REPORT)
+        delay *= random.uniform(0.5, 1.0)  # noqa: S311 - it is no secret
+        self._timer = self._owner.clock.callLater(delay, self.start)
+
+    def _report(self, error: BaseException | None) -> None:
+        """Log a mismatch at once and silence after a while, each of them once."""
+        is_mismatch = isinstance(error, ProtocolError)
+        sentence = str(error) if is_mismatch else "unreachable"
+        if self._reported == sentence:
+            return
+        if is_mismatch or self._failures >= _FAILURES_TO_REPORT:
+            self._reported = sentence
+            _log.warn(
+                "cannot talk to server {peer} at {address}: {error}; still trying",
+                peer=self._peer,
+                address=self.address,
+                error=error,
+            )
+
+
+class Caller:
+    """The connection over which this process calls one server."""
+
+    def __init__(self, owner: Dialler, address: Address) -> None:
+        self.address = address
+        self._owner = owner
+        self._connection: Connection | None = None
+        self._attempt: Deferred[None] | None = None
+        self._is_dialling = False
+        # A dictionary for its order: calls go out as they were made.
+        self._waiting: dict[Deferred[Connection], None] = {}
+        self._used_at = 0.0
+
+    def ask(self, method: str, payload: bytes, timeout: float) -> Deferred[bytes]:
+        """Call *method*, connecting first where need be."""
+        self._used_at = self._owner.clock.seconds()
+        connection = self._connection
+        if connection is not None and connection.is_open:
+            return connection.call(method, payload, timeout)
+        if len(self._waiting) >= self._owner.options.max_calls:
+            raise OverloadedError("too many calls wait for a connection")
+        deadline = self._used_at + timeout
+
+        def call(made: Connection) -> Deferred[bytes]:
+            left = deadline - self._owner.clock.seconds()
+            return made.call(method, payload, left)
+
+        return self._connected(timeout).addCallback(call)
+
+    def _connected(self, timeout: float) -> Deferred[Connection]:
+        """Return the connection, once there is one."""
+        waiting: Deferred[Connection] = Deferred(self._give_up)
+        self._waiting[waiting] = None
+        if timeout < self._owner.options.connect_timeout:
+            waiting.addTimeout(timeout, self._owner.clock, self._timed_out)
+        if not self._is_dialling:
+            self._is_dialling = True
+            self._attempt = Deferred.fromCoroutine(self._open())
+        return waiting
+
+    def _give_up(self, waiting: Deferred[Connection]) -> None:
+        self._waiting.pop(waiting, None)
+
+    def _timed_out(self, _: object, timeout: float) -> Any:
+        message = f"no connection to {self.address!r} within {timeout} seconds"
+        raise UnreachableError(message)
+
+    async def _open(self) -> None:
+        try:
+            self._connection = await self._owner.dial(self.address)
+        except UnreachableError as error:
+            self._is_dialling = False
+            self._fail(str(error))
+            return
+        self._is_dialling = False
+        waiting, self._waiting = self._waiting, {}
+        for one in waiting:
+            # One that goes on may have cancelled another.
+            if not one.called:
+                one.callback(self._connection)
+
+    def _fail(self, message: str) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for one in waiting:
+            if not one.called:
+                one.errback(UnreachableError(message))
+
+    def is_idle(self, now: float) -> bool:
+        """Say whether nobody has used the connection for long."""
+        connection = self._connection
+        if self._waiting or (connection is not None and connection.asked):
+            return False
+        return now - self._used_at > self._owner.options.idle_timeout
+
+    def stop(self) -> None:
+        """Close the connection, and fail who waits for one."""
+        if self._attempt is not None:
+            self._attempt.cancel()
+        if self._connection is not None:
+            self._connection.finish()
+        self._fail("the transport is closed")

@@ -1,0 +1,347 @@
+"""
+Servers and clients of one process, joined without any bytes.
+
+Messages are handed over as they are, in a later turn of the reactor and in
+order.  A :class:`MemoryNetwork` can cut connections, for tests.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from consensus.errors import (
+    OutcomeUnknownError,
+    RaftError,
+    TimedOutError,
+    UnreachableError,
+    error_from_code,
+)
+from consensus.interfaces import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from consensus.core.messages import Message
+    from consensus.core.values import Address, Identity, ServerId
+    from consensus.interfaces import Inbox
+
+_log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryOptions:
+    """
+    What the YAML file may set under ``options:`` of the transport.
+
+    Args:
+        network: Which servers of this process reach each other: those that
+            name the same network.
+        max_waiting: How many messages may wait for one server; more are lost,
+            as memory is bounded.
+    """
+
+    network: str = "default"
+    max_waiting: int = 10_000
+
+
+class MemoryNetwork:
+    """
+    The wires between the transports of one process.
+
+    A client that does not listen has the name ``""``.
+    """
+
+    _networks: ClassVar[dict[str, MemoryNetwork]] = {}
+
+    def __init__(self) -> None:
+        #: Who listens, by address.
+        self.listening: dict[Address, MemoryTransport] = {}
+        self._cut: set[tuple[ServerId, ServerId]] = set()
+        self._down: set[ServerId] = set()
+
+    @classmethod
+    def named(cls, name: str) -> MemoryNetwork:
+        """Return the network *name* of this process, always the same."""
+        return cls._networks.setdefault(name, cls())
+
+    def cut(self, sender: ServerId, receiver: ServerId) -> None:
+        """Lose what *sender* sends to *receiver*; not what comes back."""
+        self._cut.add((sender, receiver))
+
+    def down(self, name: ServerId) -> None:
+        """Lose all that *name* sends and all that is sent to it."""
+        self._down.add(name)
+
+    def up(self, name: ServerId) -> None:
+        """Undo :meth:`down`."""
+        self._down.discard(name)
+
+    def heal(self) -> None:
+        """Undo every :meth:`cut` and every :meth:`down`."""
+        self._cut.clear()
+        self._down.clear()
+
+    def carries(self, sender: ServerId, receiver: ServerId) -> bool:
+        """Say whether what *sender* sends reaches *receiver*."""
+        is_down = sender in self._down or receiver in self._down
+        return not is_down and (sender, receiver) not in self._cut
+
+
+class MemoryTransport(Transport):
+    """
+    Joins the servers and clients of one process.
+
+    Any text is an address, and an empty one stands for the server's own name.
+    A data directory's incarnation is not compared: nothing here outlives the
+    process.
+    """
+
+    Options: ClassVar[type[Any]] = MemoryOptions
+
+    options: MemoryOptions
+
+    def __init__(self, options: Any, reactor: Any, clock: Any) -> None:
+        super().__init__(options, reactor, clock)
+        self.network = MemoryNetwork.named(self.options.network)
+        #: How many messages could not be sent.
+        self.lost_messages = 0
+        self.identity: Identity | None = None
+        self._inbox: Inbox | None = None
+        self._address: Address = ""
+        self._peers: dict[ServerId, Address] = {}
+        # Who has sent us something, as a connection that they made.
+        self._callers: dict[ServerId, MemoryTransport] = {}
+        self._refused: set[tuple[ServerId, str]] = set()
+        self._queue: deque[Callable[[], None]] = deque()
+        self._is_due = False
+        self._is_closed = False
+        self._calls: set[_Call] = set()
+
+    @property
+    def name(self) -> ServerId:
+        """Return the server's name; empty for a client."""
+        return "" if self.identity is None else self.identity.server
+
+    def listen(
+        self, identity: Identity, address: Address, inbox: Inbox
+    ) -> Deferred[None]:
+        """Take *address* of the network; see the base."""
+        address = address or identity.server
+        if address in self.network.listening:
+            message = (
+                f"cannot listen on {address!r}: another server of this process does"
+            )
+            return fail(UnreachableError(message))
+        self.identity = identity
+        self._inbox = inbox
+        self._address = address
+        self.network.listening[address] = self
+        return succeed(None)
+
+    def connect(self, peer: ServerId, address: Address) -> None:
+        """Remember where *peer* is; see the base."""
+        self._peers[peer] = address or peer
+
+    def disconnect(self, peer: ServerId) -> None:
+        """Forget *peer*; see the base."""
+        self._peers.pop(peer, None)
+        self._callers.pop(peer, None)
+
+    def send(self, peer: ServerId, message: Message) -> None:
+        """Queue *message* for *peer* or lose it; see the base."""
+        target = self._route(peer)
+        if (
+            target is None
+            or self._is_closed
+            or not self.network.carries(self.name, peer)
+            or len(target._queue) >= self.options.max_waiting  # noqa: SLF001 - its own class
+        ):
+            self.lost_messages += 1
+            return
+        target.enqueue(lambda: target.receive(self, message))
+
+    def _route(self, peer: ServerId) -> MemoryTransport | None:
+        """Return the transport of *peer*: where it is, or where it came from."""
+        address = self._peers.get(peer)
+        found = None if address is None else self.network.listening.get(address)
+        if found is None:
+            return self._callers.get(peer)
+        if self._belongs(found, peer):
+            return found
+        return None
+
+    def _belongs(self, found: MemoryTransport, peer: ServerId) -> bool:
+        """Say whether *found* is *peer* of this cluster; warn once if not."""
+        own, other = self.identity, found.identity
+        if own is None or other is None:
+            return False
+        if (own.cluster, peer) == (other.cluster, other.server):
+            return True
+        complaint = peer, f"{other.server!r} of the cluster {other.cluster!r}"
+        if complaint not in self._refused:
+            self._refused.add(complaint)
+            _log.warn(
+                "{name} does not talk to {peer}: {found} listens there; correct the"
+                " address, or the name of the cluster",
+                name=own.server,
+                peer=peer,
+                found=complaint[1],
+            )
+        return False
+
+    def receive(self, sender: MemoryTransport, message: Message) -> None:
+        """Deliver *message*; only a transport of the same network calls this."""
+        if self._inbox is None or self._is_closed:
+            return
+        if message.sender != sender.name:
+            _log.error(
+                "{name} sent a message in the name of {other}, which is lost",
+                name=sender.name,
+                other=message.sender,
+            )
+            return
+        self._callers[sender.name] = sender
+        self._inbox.deliver(message)
+
+    def ask(
+        self, address: Address, method: str, payload: bytes, timeout: float
+    ) -> Deferred[bytes]:
+        """Call *method* of the server at *address*; see the base."""
+        if self._is_closed:
+            return fail(UnreachableError("the transport is closed"))
+        call = _Call(self, address, timeout)
+        self.enqueue(lambda: call.start(method, payload))
+        return call.result
+
+    def answer(self, method: str, payload: bytes) -> Deferred[bytes] | None:
+        """Let the server answer; ``None`` if there is none any more."""
+        if self._inbox is None or self._is_closed:
+            return None
+        return self._inbox.answer(method, payload)
+
+    def begin(self, call: _Call) -> None:
+        """Remember that *call* is under way here, in case of :meth:`close`."""
+        self._calls.add(call)
+
+    def end(self, call: _Call) -> None:
+        """Forget *call*."""
+        self._calls.discard(call)
+
+    def enqueue(self, work: Callable[[], None]) -> None:
+        """Do *work* in a later turn, after all that was given before."""
+        self._queue.append(work)
+        if not self._is_due:
+            self._is_due = True
+            # Unlike callLater(0), it does not go by the wall clock.
+            self.reactor.callFromThread(self._work)
+
+    def _work(self) -> None:
+        """Do what has gathered; what comes meanwhile is for the next turn."""
+        self._is_due = False
+        for _ in range(len(self._queue)):
+            self._queue.popleft()()
+        if self._queue and not self._is_due:
+            self._is_due = True
+            self.reactor.callFromThread(self._work)
+
+    def close(self) -> Deferred[None]:
+        """Leave the network; see the base."""
+        if not self._is_closed:
+            self._is_closed = True
+            if self.network.listening.get(self._address) is self:
+                del self.network.listening[self._address]
+            for call in list(self._calls):
+                call.break_off()
+            self._peers.clear()
+            self._callers.clear()
+        return succeed(None)
+
+
+class _Call:
+    """One client's call, from the question to the answer."""
+
+    def __init__(
+        self, client: MemoryTransport, address: Address, timeout: float
+    ) -> None:
+        self.result: Deferred[bytes] = Deferred(self._cancelled)
+        self._client = client
+        self._address = address
+        self._server: MemoryTransport | None = None
+        self._timer: Any = client.clock.callLater(timeout, self._time_out)
+        client.begin(self)
+
+    def start(self, method: str, payload: bytes) -> None:
+        """Reach the server, or fail."""
+        if self.result.called:
+            return
+        client = self._client
+        server = client.network.listening.get(self._address)
+        if server is None or not client.network.carries(client.name, server.name):
+            message = f"cannot connect to {self._address!r}: no server answers there"
+            self._finish(Failure(UnreachableError(message)))
+            return
+        self._server = server
+        server.begin(self)
+        server.enqueue(lambda: self._arrive(server, method, payload))
+
+    def _arrive(self, server: MemoryTransport, method: str, payload: bytes) -> None:
+        answer = server.answer(method, payload)
+        if answer is not None:
+            answer.addBoth(self._answered)
+
+    def _answered(self, answer: bytes | Failure) -> None:
+        if isinstance(answer, Failure):
+            answer = Failure(_as_raised_elsewhere(answer))
+        server, client = self._server, self._client
+        if server is not None and client.network.carries(server.name, client.name):
+            client.enqueue(lambda: self._finish(answer))
+
+    def break_off(self) -> None:
+        """Fail because one of the two ends is closed."""
+        if self._server is None:
+            self._finish(Failure(UnreachableError("the transport is closed")))
+        else:
+            message = "the connection was lost before the answer"
+            self._finish(Failure(OutcomeUnknownError(message)))
+
+    def _time_out(self) -> None:
+        if self._server is None:
+            message = f"no connection to {self._address!r} in time"
+            self._finish(Failure(UnreachableError(message)))
+        else:
+            self._finish(Failure(TimedOutError("no answer came in time")))
+
+    def _cancelled(self, _: Deferred[bytes]) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._timer.active():
+            self._timer.cancel()
+        self._client.end(self)
+        if self._server is not None:
+            self._server.end(self)
+
+    def _finish(self, outcome: bytes | Failure) -> None:
+        if self.result.called:
+            return
+        self._forget()
+        if isinstance(outcome, Failure):
+            self.result.errback(outcome)
+        else:
+            self.result.callback(outcome)
+
+
+def _as_raised_elsewhere(failure: Failure) -> RaftError:
+    """Return a copy of the server's error, as another process would get it."""
+    error = failure.value
+    if isinstance(error, RaftError):
+        fields = {name: getattr(error, name) for name in error.fields}
+        return error_from_code(error.code, str(error), fields)
+    _log.failure("a call failed for a reason that is a bug", failure)
+    return OutcomeUnknownError("the server failed; its log says why")

@@ -1,0 +1,119 @@
+"""
+All that can be known before a start; ``raft check`` and ``twistd raft`` ask.
+
+What the parts find keeps their ids (``datadir.E001``, ``amp.E002``); of this
+module are:
+
+============== ========================================================
+checks.E001    an engine's own check failed
+config.W001    an even number of members
+storage.W001   the storage forgets everything when its server stops
+transport.E001 a command may be larger than the transport's messages
+============== ========================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from consensus import registry
+from consensus.datadir import DataDirectory
+from consensus.errors import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from consensus.config import Config, Engine
+
+
+def run(config: Config) -> list[Finding]:
+    """
+    Return what speaks against a start with *config*, in the file's order.
+
+    It looks at directories and ports, and changes nothing.  It is meant for
+    the moment before a start: a running server's port is in use, of course.
+    """
+    findings = [
+        *_members(config),
+        *_transport(config),
+        *_storage(config),
+        *registry.unavailable(),
+    ]
+    placed = [
+        replace(finding, line=finding.line or config.line_of(finding.path))
+        for finding in findings
+    ]
+    return sorted(placed, key=lambda each: each.line)
+
+
+def render(finding: Finding, source: str) -> str:
+    """Return *finding* as one line, with the file and the line before it."""
+    where = f"{source}:{finding.line}" if finding.line else source
+    text = " ".join(str(replace(finding, line=0)).split())
+    return f"{where}: {text}" if where else text
+
+
+def _members(config: Config) -> Iterator[Finding]:
+    count = len(config.members)
+    if count and count % 2 == 0:
+        yield Finding(
+            "config.W001",
+            f"{count} members bear the loss of no more servers than {count - 1} do",
+            "have an odd number of members",
+            "members",
+        )
+
+
+def _transport(config: Config) -> Iterator[Finding]:
+    addresses = {**config.members}
+    addresses |= {name: config.address_of(name) for name in config.serve}
+    engine = config.transport
+    check = partial(engine.cls.check, engine.options, addresses, config.serve)
+    yield from _ask("transport", engine, check)
+    largest = engine.cls.max_command_bytes(engine.options)
+    if config.limits.max_command_bytes > largest:
+        yield Finding(
+            "transport.E001",
+            f"a command of {config.limits.max_command_bytes} bytes would not fit into"
+            f" a message of the transport {engine.name!r}",
+            f"write at most {largest}, or allow the transport larger messages",
+            "limits.max_command_bytes",
+        )
+
+
+def _storage(config: Config) -> Iterator[Finding]:
+    engine = config.storage
+    if not engine.cls.durable:
+        yield Finding(
+            "storage.W001",
+            f"the storage engine {engine.name!r} forgets everything, votes too, when"
+            " its server stops",
+            "use it for trials only",
+            "storage.engine",
+        )
+        return
+    for server in config.serve:
+        path = config.data_dir / server
+        of_directory = list(DataDirectory.inspect(path, config.cluster, server, engine))
+        yield from of_directory
+        # An engine looks into a directory that is its server's, and idle.
+        if not of_directory:
+            check = partial(engine.cls.check, engine.options, path)
+            yield from _ask("storage", engine, check)
+
+
+def _ask(
+    kind: str, engine: Engine, check: Callable[[], Iterable[Finding]]
+) -> Iterator[Finding]:
+    """Yield what *check* of *engine* finds, and that it failed if it did."""
+    try:
+        yield from check()
+    except Exception as error:  # noqa: BLE001 - an engine's bug is a finding too
+        yield Finding(
+            "checks.E001",
+            f"the check of {engine.name!r} failed: {type(error).__name__}: {error}",
+            "report it to the engine's author",
+            f"{kind}.engine",
+        )

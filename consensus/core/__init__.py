@@ -1,0 +1,1 @@
+"""Raft itself: plain synchronous Python that touches nothing outside."""

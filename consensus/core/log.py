@@ -1,0 +1,231 @@
+"""
+The log: what is in memory of it, what is durable, committed and applied.
+
+Only a window of the newest entries is in memory; older ones are in storage
+alone and are asked for with a :class:`~consensus.core.ready.Fetch`.  The term
+of *every* entry is known all the same: terms never decrease along a log, so a
+list of the indexes at which a new one begins says it all.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from typing import TYPE_CHECKING
+
+from consensus.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from consensus.core.values import Entry, LogIndex, Term
+
+#: What an entry costs in memory besides its command, in bytes; measured.
+_OVERHEAD = 150
+
+
+class Log:
+    """
+    One server's log.
+
+    Args:
+        last_index: The last entry in storage.
+        term_starts: ``(index, term)`` of the first entry of each term in it.
+        cache_bytes: How much of the durable and applied part stays in memory,
+            for followers that are a little behind.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_cache_bytes",
+        "_handed_out",
+        "_persisting",
+        "_starts",
+        "_terms",
+        "commit_index",
+        "entries",
+        "last_applied",
+        "last_index",
+        "offset",
+        "stable_index",
+    )
+
+    def __init__(
+        self,
+        last_index: LogIndex = 0,
+        term_starts: Sequence[tuple[LogIndex, Term]] = (),
+        cache_bytes: int = 16 * 1024 * 1024,
+    ) -> None:
+        #: The entries above ``offset``; this list may be read, not changed.
+        self.entries: list[Entry] = []
+        #: The last index that is in storage alone.
+        self.offset = last_index
+        self.last_index = last_index
+        #: The last index that is known to be durable here.
+        self.stable_index = last_index
+        self.commit_index = 0
+        #: The last index that was handed out to be applied.
+        self.last_applied = 0
+        self._starts = [start for start, _ in term_starts]
+        self._terms = [term for _, term in term_starts]
+        self._cache_bytes = cache_bytes
+        self._bytes = 0
+        self._handed_out = last_index
+        # (number of the Ready, last index of it that still stands)
+        self._persisting: deque[tuple[int, LogIndex]] = deque()
+
+    @property
+    def last_term(self) -> Term:
+        """Return the term of the last entry; 0 for an empty log."""
+        return self._terms[-1] if self._terms else 0
+
+    def term(self, index: LogIndex) -> Term:
+        """Return the term of the entry at *index*; 0 where there is none."""
+        if not 0 < index <= self.last_index:
+            return 0
+        if index >= self._starts[-1]:
+            return self._terms[-1]
+        return self._terms[bisect_right(self._starts, index) - 1]
+
+    def agreement_hint(self, index: LogIndex, term: Term) -> LogIndex:
+        """
+        Return the last index up to *index* with a term of at most *term*.
+
+        Above it the logs cannot agree when the other one has *term* at
+        *index*: that skips whole terms in one step (§3.5, last paragraphs).
+        """
+        index = min(index, self.last_index)
+        while index and self.term(index) > term:
+            index = self._starts[bisect_right(self._starts, index) - 1] - 1
+        return index
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Add *entries*, which continue the log, to its end."""
+        new_terms = _new_terms(self.last_term, entries)
+        for start, term in new_terms:
+            self._starts.append(start)
+            self._terms.append(term)
+        self.entries += entries
+        self.last_index += len(entries)
+        self._bytes += sum(len(entry.command) for entry in entries)
+        self._bytes += len(entries) * _OVERHEAD
+
+    def merge(self, prev_index: LogIndex, entries: Sequence[Entry]) -> LogIndex:
+        """
+        Take a leader's *entries*, which follow the agreed *prev_index*.
+
+        What the log has already stays; what conflicts goes, with all that
+        follows it (§3.5).
+
+        Returns:
+            The first index that was replaced or added; one past the last
+            index of *entries* if all were there.
+
+        Raises:
+            ProtocolError: Terms decrease along *entries*, or a committed
+                entry would go; nothing was changed.
+        """
+        known = 0
+        for entry in entries:
+            index = entry.index
+            if index > self.last_index or self.term(index) != entry.term:
+                break
+            known += 1
+        fresh = entries[known:]
+        first = prev_index + known + 1
+        if not fresh:
+            return first
+        if first <= self.commit_index:
+            message = f"a leader would replace the committed entry {first}"
+            raise ProtocolError(message)
+        _new_terms(self.term(first - 1), fresh)
+        self._truncate(first)
+        self.append(fresh)
+        return first
+
+    def _truncate(self, first: LogIndex) -> None:
+        """Forget the entries from *first* on, and any credit for them."""
+        if first > self.last_index:
+            return
+        last = first - 1
+        while self._starts and self._starts[-1] > last:
+            self._starts.pop()
+            self._terms.pop()
+        dropped = self.entries[max(0, last - self.offset) :]
+        self._bytes -= sum(len(entry.command) + _OVERHEAD for entry in dropped)
+        del self.entries[max(0, last - self.offset) :]
+        self.offset = min(self.offset, last)
+        self.last_index = last
+        self.stable_index = min(self.stable_index, last)
+        self._handed_out = min(self._handed_out, last)
+        # A write under way may still report the entries that were replaced.
+        self._persisting = deque(
+            (number, min(index, last)) for number, index in self._persisting
+        )
+
+    def slice(
+        self, first: LogIndex, last: LogIndex, max_bytes: int
+    ) -> tuple[tuple[Entry, ...], int]:
+        """
+        Return entries from *first*, which is in memory, and their size.
+
+        They end at *last* or where *max_bytes* would be exceeded, but at
+        least one is there.
+        """
+        start = first - self.offset - 1
+        stop = start
+        size = 0
+        for entry in self.entries[start : last - self.offset]:
+            size += len(entry.command)
+            if size > max_bytes and stop > start:
+                size -= len(entry.command)
+                break
+            stop += 1
+        return tuple(self.entries[start:stop]), size
+
+    def take_unpersisted(self, number: int) -> list[Entry]:
+        """Return the entries that storage was not given yet, for Ready *number*."""
+        if self._handed_out == self.last_index:
+            return []
+        fresh = self.entries[self._handed_out - self.offset :]
+        self._handed_out = self.last_index
+        self._persisting.append((number, self.last_index))
+        return fresh
+
+    def persisted(self, number: int) -> None:
+        """Note that all that Ready *number* and those before wrote is durable."""
+        while self._persisting and self._persisting[0][0] <= number:
+            _, index = self._persisting.popleft()
+            self.stable_index = max(self.stable_index, index)
+        self.shrink()
+
+    def shrink(self) -> None:
+        """Drop from memory what is durable, applied and beyond the cache."""
+        if self._bytes <= self._cache_bytes:
+            return
+        droppable = min(self.stable_index, self.last_applied) - self.offset
+        count = 0
+        # A quarter more than needed, so that not every call moves the list.
+        goal = self._cache_bytes * 3 // 4
+        for entry in self.entries[: max(0, droppable)]:
+            if self._bytes <= goal:
+                break
+            self._bytes -= len(entry.command) + _OVERHEAD
+            count += 1
+        del self.entries[:count]
+        self.offset += count
+
+
+def _new_terms(
+    last_term: Term, entries: Sequence[Entry]
+) -> list[tuple[LogIndex, Term]]:
+    """Return where in *entries*, which follow one of *last_term*, terms begin."""
+    starts = []
+    for entry in entries:
+        if entry.term != last_term:
+            if entry.term < last_term:
+                message = f"entry {entry.index} is of an older term than the one before"
+                raise ProtocolError(message)
+            last_term = entry.term
+            starts.append((entry.index, last_term))
+    return starts

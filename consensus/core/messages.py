@@ -1,0 +1,95 @@
+"""
+One class for each message that servers exchange.
+
+Every message names its sender and the sender's term.  A transport may lose,
+delay, repeat and reorder them; nothing here relies on the contrary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from consensus.core.values import Entry, LogIndex, ServerId, Term
+
+
+@dataclass(frozen=True, slots=True)
+class RequestVote:
+    """
+    A candidate asks for a vote (§3.4).
+
+    Args:
+        sender: The candidate.
+        term: The term that it wants to lead.
+        last_index: The last index of its log.
+        last_term: The term of the entry there.
+    """
+
+    sender: ServerId
+    term: Term
+    last_index: LogIndex
+    last_term: Term
+
+
+@dataclass(frozen=True, slots=True)
+class RequestVoteResponse:
+    """A voter's answer to :class:`RequestVote` (§3.4)."""
+
+    sender: ServerId
+    term: Term
+    granted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AppendEntries:
+    """
+    A leader replicates its log, or says that it is alive (§3.5).
+
+    Args:
+        sender: The leader.
+        term: Its term.
+        prev_index: The index before the first of *entries*.
+        prev_term: The term of the entry there, for the consistency check.
+        commit_index: How far the leader has committed.
+        round: Counts the leader's rounds of heartbeats; the follower repeats
+            it, which confirms the reads that wait for that round (§6.4).
+        entries: Consecutive from ``prev_index + 1``; none in a heartbeat.
+    """
+
+    sender: ServerId
+    term: Term
+    prev_index: LogIndex
+    prev_term: Term
+    commit_index: LogIndex
+    round: int
+    entries: tuple[Entry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AppendEntriesResponse:
+    """
+    A follower's answer to :class:`AppendEntries` (§3.5).
+
+    Args:
+        sender: The follower.
+        term: Its term; when it is newer than the leader's, the rest is void.
+        success: Whether the consistency check passed.
+        index: On success the last index known to be the same as the leader's
+            and durable here; otherwise the ``prev_index`` that failed.
+        hint_index: On failure, the highest index at which the two logs may
+            still agree, so that a leader skips a term a step (§3.5).
+        hint_term: The term of the follower's entry at *hint_index*.
+        round: The ``round`` of the message that this answers.
+    """
+
+    sender: ServerId
+    term: Term
+    success: bool
+    index: LogIndex
+    round: int
+    hint_index: LogIndex = 0
+    hint_term: Term = 0
+
+
+Message = RequestVote | RequestVoteResponse | AppendEntries | AppendEntriesResponse

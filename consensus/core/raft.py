@@ -1,0 +1,291 @@
+"""
+Raft: one server's part of the protocol, as a pure function of its inputs.
+
+Inputs are :meth:`Raft.tick`, :meth:`~Raft.step`, :meth:`~Raft.propose`,
+:meth:`~Raft.read`, :meth:`~Raft.fetched` and :meth:`~Raft.advance`; after any
+of them :meth:`Raft.ready` says what the shell has to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from consensus.core import election, reads, replication
+from consensus.core import state as roles
+from consensus.core.log import Log
+from consensus.core.membership import Membership
+from consensus.core.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    RequestVote,
+    RequestVoteResponse,
+)
+from consensus.core.ready import Fetch, Ready
+from consensus.core.state import State, Tuning
+from consensus.core.values import Entry, EntryKind, HardState, Role
+from consensus.errors import (
+    AlreadyConfiguredError,
+    InvariantError,
+    NotLeaderError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from consensus.core.messages import Message
+    from consensus.core.values import LogIndex, ServerId
+
+
+def _ignore(state: State, message: Message) -> None:
+    """Drop an answer to what this server no longer asks in its role."""
+
+
+#: What each role makes of each message of the current term.
+DISPATCH: dict[tuple[Role, type[Any]], Callable[[State, Any], None]] = {
+    (Role.FOLLOWER, RequestVote): election.on_request_vote,
+    (Role.FOLLOWER, RequestVoteResponse): _ignore,
+    (Role.FOLLOWER, AppendEntries): replication.on_append,
+    (Role.FOLLOWER, AppendEntriesResponse): _ignore,
+    (Role.CANDIDATE, RequestVote): election.on_request_vote,
+    (Role.CANDIDATE, RequestVoteResponse): election.on_response,
+    (Role.CANDIDATE, AppendEntries): replication.on_append,
+    (Role.CANDIDATE, AppendEntriesResponse): _ignore,
+    (Role.LEADER, RequestVote): election.on_request_vote,
+    (Role.LEADER, RequestVoteResponse): _ignore,
+    (Role.LEADER, AppendEntries): replication.on_append_as_leader,
+    (Role.LEADER, AppendEntriesResponse): replication.on_response,
+}
+
+
+class Raft:
+    """
+    One server's Raft.
+
+    Args:
+        server: Its name.
+        random_below: ``random_below(n)`` draws an int from 0 to n - 1.
+        tuning: How patient it is and how much it sends.
+        hard_state: As storage has it.
+        log: As storage has it; see :class:`~consensus.core.log.Log`.
+        membership: The latest in that log.
+    """
+
+    def __init__(
+        self,
+        server: ServerId,
+        random_below: Callable[[int], int],
+        *,
+        tuning: Tuning | None = None,
+        hard_state: HardState | None = None,
+        log: Log | None = None,
+        membership: Membership | None = None,
+    ) -> None:
+        hard_state = hard_state or HardState()
+        self.state = State(
+            server,
+            tuning or Tuning(),
+            log or Log(),
+            hard_state,
+            membership or Membership(),
+            random_below,
+            durable=hard_state,
+        )
+        roles.restart_timer(self.state)
+        self._number = 0
+        self._handed_out = hard_state
+        self._is_applying_fetch = False
+        self._fetched: Sequence[Entry] = ()
+
+    # --- inputs ----------------------------------------------------------
+
+    @property
+    def is_new(self) -> bool:
+        """
+        Say whether this server was never part of a cluster.
+
+        Elections begin with term 2: term 1 says that :meth:`bootstrap` was
+        begun, and that a crash left no more of it.
+        """
+        is_untouched = self.state.hard_state in {HardState(), HardState(1)}
+        return is_untouched and not self.state.log.last_index
+
+    def bootstrap(self, membership: Membership) -> None:
+        """
+        Found a cluster: make *membership* the first entry of an empty log.
+
+        Every founding server may do this, if all do it with the same voters;
+        or one alone, and the others learn of it when it leads.  A crash may
+        leave of it the term alone; then it is done again.
+
+        Raises:
+            AlreadyConfiguredError: This server has a log, or took part in an
+                election already.
+        """
+        state = self.state
+        if not self.is_new:
+            raise AlreadyConfiguredError(
+                "this server has a membership, or has voted for one, already"
+            )
+        state.hard_state = HardState(1)
+        entry = Entry(1, 1, EntryKind.MEMBERSHIP, membership.encode())
+        state.log.append([entry])
+        state.adopt_membership(membership)
+
+    def tick(self) -> None:
+        """Let one unit of time pass."""
+        if self.state.role is Role.LEADER:
+            replication.tick(self.state)
+        else:
+            election.tick(self.state)
+
+    def step(self, message: Message) -> None:
+        """
+        Take a message of another server (§3.3).
+
+        Raises:
+            ProtocolError: No correct server sends this; it changed nothing
+                but, perhaps, the term.
+        """
+        state = self.state
+        if message.term < state.term:
+            self._refuse_stale(message)
+            return
+        if message.term > state.term:
+            roles.become_follower(state, message.term, None)
+        DISPATCH[state.role, type(message)](state, message)
+
+    def _refuse_stale(self, message: Message) -> None:
+        """Tell a server that is behind the current term (§3.3)."""
+        state = self.state
+        if isinstance(message, RequestVote):
+            answer: Message = RequestVoteResponse(
+                state.server, state.term, granted=False
+            )
+        elif isinstance(message, AppendEntries):
+            answer = AppendEntriesResponse(
+                state.server, state.term, success=False, index=0, round=0
+            )
+        else:
+            return
+        state.reply(message.sender, answer)
+
+    def propose(self, commands: Sequence[bytes]) -> LogIndex:
+        """
+        Append *commands* to the leader's log, all at once (§3.5).
+
+        Returns:
+            The index of the first; the others follow it.
+
+        Raises:
+            NotLeaderError: Somebody else leads; nothing was appended.
+        """
+        self._require_leader()
+        log, term = self.state.log, self.state.term
+        first = log.last_index + 1
+        log.append(
+            [
+                Entry(index, term, EntryKind.COMMAND, command)
+                for index, command in enumerate(commands, first)
+            ]
+        )
+        return first
+
+    def read(self, read_id: int) -> None:
+        """
+        Begin a linearizable read (§6.4); a later Ready names *read_id* again.
+
+        Raises:
+            NotLeaderError: Somebody else leads.
+        """
+        self._require_leader()
+        reads.begin(self.state, read_id)
+
+    def _require_leader(self) -> None:
+        state = self.state
+        if state.role is not Role.LEADER:
+            address = state.membership.voters.get(state.leader or "", "")
+            raise NotLeaderError(state.leader, address)
+
+    def fetched(self, fetch: Fetch, entries: Sequence[Entry]) -> None:
+        """Take the entries that an earlier Ready asked for."""
+        if fetch.peer is not None:
+            replication.fetched(self.state, fetch, entries)
+            return
+        self._fetched = entries
+
+    def advance(self, ready: Ready) -> None:
+        """Note that all that *ready* and those before asked to persist is durable."""
+        state = self.state
+        if ready.hard_state is not None:
+            state.durable = ready.hard_state
+        state.log.persisted(ready.number)
+        election.persisted(state)
+        if state.role is Role.LEADER:
+            replication.maybe_commit(state)
+
+    # --- output ----------------------------------------------------------
+
+    def ready(self) -> Ready | None:
+        """Return what there is to do now, once; ``None`` if nothing."""
+        state = self.state
+        self._number += 1
+        committed = self._take_committed()
+        if state.role is Role.LEADER:
+            # What is applied now often causes the next writes; they will
+            # carry the commit index, if they come before the next Ready.
+            replication.send_due(state, tell_commit=not committed)
+        ready = Ready(
+            number=self._number,
+            hard_state=self._take_hard_state(),
+            entries=state.log.take_unpersisted(self._number),
+            messages=state.messages,
+            messages_after=state.messages_after,
+            committed=committed,
+            reads=state.confirmed_reads,
+            failed_reads=state.failed_reads,
+            fetches=state.fetches,
+            events=state.events,
+        )
+        if not ready:
+            return None
+        state.messages, state.messages_after = [], []
+        state.confirmed_reads, state.failed_reads = [], []
+        state.fetches, state.events = [], []
+        return ready
+
+    def _take_hard_state(self) -> HardState | None:
+        if self.state.hard_state == self._handed_out:
+            return None
+        self._handed_out = self.state.hard_state
+        return self._handed_out
+
+    def _take_committed(self) -> Sequence[Entry]:
+        """
+        Return the next entries to apply, or have them read from storage.
+
+        Only what is durable here is applied, so that a state machine is never
+        ahead of its server's own log.
+        """
+        log, limit = self.state.log, self.state.tuning.max_apply_bytes
+        first, last = log.last_applied + 1, min(log.commit_index, log.stable_index)
+        if first > last:
+            return ()
+        if first > log.offset:
+            committed: Sequence[Entry]
+            committed, _ = log.slice(first, last, limit)
+        elif not self._is_applying_fetch:
+            self._is_applying_fetch = True
+            last = min(last, log.offset)
+            self.state.fetches.append(Fetch(first, last, limit, None, self.state.term))
+            return ()
+        elif not self._fetched:
+            return ()
+        else:
+            committed, self._fetched = self._fetched, ()
+            self._is_applying_fetch = False
+        if committed[0].index != first:
+            message = f"applied up to {first - 1}, next is {committed[0].index}"
+            raise InvariantError(message)
+        log.last_applied = committed[-1].index
+        log.shrink()
+        return committed

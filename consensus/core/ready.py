@@ -1,0 +1,120 @@
+"""Ready: what the shell has to do next, in the order that keeps it safe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from consensus.core.membership import Membership
+    from consensus.core.messages import Message
+    from consensus.core.values import (
+        Entry,
+        HardState,
+        LogIndex,
+        Role,
+        ServerId,
+        Term,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """
+    Entries that are no longer in memory, wanted from storage.
+
+    Args:
+        first: The first index.
+        last: The last; fewer may come back, but at least one.
+        max_bytes: Where to stop.
+        peer: For whom; ``None`` to apply them here.
+        term: The term in which the leader asked.
+    """
+
+    first: LogIndex
+    last: LogIndex
+    max_bytes: int
+    peer: ServerId | None
+    term: Term
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChanged:
+    """The role, the term or the known leader is another now."""
+
+    role: Role
+    term: Term
+    leader: ServerId | None
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipChanged:
+    """The log has another membership now, committed or not (§4.1)."""
+
+    membership: Membership
+
+
+Event = RoleChanged | MembershipChanged
+
+
+@dataclass(slots=True)
+class Ready:
+    """
+    The effects of the inputs since the last one.
+
+    The shell must, in this order:
+
+    1. hand ``hard_state`` and ``entries`` to storage, in the order in which
+       the readies came, and go on without waiting;
+    2. send ``messages``: they depend on nothing that is not durable, such as
+       a leader's appends, which may leave beside its own write (§10.2.1);
+    3. apply ``committed``, then look at ``events``, serve ``reads`` and read
+       ``fetches``;
+    4. when 1 is durable, and all that came before it: send
+       ``messages_after`` and call ``advance``.
+
+    Args:
+        number: Counts the readies of one Raft.
+        hard_state: To persist, if it changed.
+        entries: To persist; the first may replace stored ones.
+        messages: ``(peer, message)`` to send at once.
+        messages_after: The same, once everything so far is durable.
+        committed: Entries to apply, each exactly once, in order.
+        reads: ``(id, index)`` of reads that may be served when the state
+            machine has applied the log up to that index (§6.4).
+        failed_reads: The ids of reads that this server cannot answer.
+        fetches: To read and hand to ``fetched``.
+        events: What happened, for whoever wants to know.
+    """
+
+    number: int
+    hard_state: HardState | None = None
+    entries: Sequence[Entry] = ()
+    messages: list[tuple[ServerId, Message]] = field(default_factory=list)
+    messages_after: list[tuple[ServerId, Message]] = field(default_factory=list)
+    committed: Sequence[Entry] = ()
+    reads: list[tuple[int, LogIndex]] = field(default_factory=list)
+    failed_reads: list[int] = field(default_factory=list)
+    fetches: list[Fetch] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def needs_storage(self) -> bool:
+        """Say whether step 1 or 4 has anything to do."""
+        return bool(self.hard_state or self.entries or self.messages_after)
+
+    def __bool__(self) -> bool:
+        """Say whether there is anything to do at all."""
+        return bool(
+            self.hard_state
+            or self.entries
+            or self.messages
+            or self.messages_after
+            or self.committed
+            or self.reads
+            or self.failed_reads
+            or self.fetches
+            or self.events
+        )

@@ -1,0 +1,121 @@
+"""
+The immutable nouns of Raft: entries, hard state, roles.
+
+Everything here is plain data; standard library only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+#: The name of a server, unique in its cluster: ``"s1"``.
+ServerId = str
+
+#: A Twisted endpoint description, or whatever the cluster's transport takes.
+Address = str
+
+#: A position in the log; the first entry is 1, and 0 stands for "before it".
+LogIndex = int
+
+#: An election's number; 0 stands for "before the first".
+Term = int
+
+
+class Role(Enum):
+    """What a server is in its current term (§3.3)."""
+
+    FOLLOWER = "follower"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+class EntryKind(IntEnum):
+    """What an entry's bytes mean; the numbers are on disk and on the wire."""
+
+    #: Begins a leader's term, so that earlier entries commit with it (§3.6.2).
+    NOOP = 0
+    #: Bytes of the application.
+    COMMAND = 1
+    #: An encoded :class:`~consensus.core.membership.Membership`.
+    MEMBERSHIP = 2
+
+
+# Not frozen, though nobody changes one: a leader makes one for each write and a
+# follower another, and a frozen one costs three times as much to make (see the
+# table of costs in docs/design/performance.md).
+@dataclass(slots=True)
+class Entry:
+    """
+    One record of the log (§3.5).
+
+    Args:
+        index: Its position.
+        term: The term of the leader that made it.
+        kind: One of :class:`EntryKind`; a plain int of the same value will do.
+        command: The application's bytes, or those of the kind.
+    """
+
+    index: LogIndex
+    term: Term
+    kind: int
+    command: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HardState:
+    """
+    What a server must remember over a crash, besides its log (figure 3.1).
+
+    Args:
+        term: The latest term that it has seen.
+        vote: For whom it voted in that term; ``None`` if for nobody.
+    """
+
+    term: Term = 0
+    vote: ServerId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """
+    Who a server is, as it stands in its data directory and in handshakes.
+
+    Args:
+        cluster: The name of its cluster.
+        server: Its name within.
+        incarnation: Drawn when its data directory was made, so that a server
+            which lost its disk is not taken for the one that had it.
+    """
+
+    cluster: str
+    server: ServerId
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """
+    What one server knows of itself and its cluster at one moment.
+
+    Args:
+        server: Its name.
+        cluster: The name of its cluster.
+        role: ``follower``, ``candidate`` or ``leader``.
+        term: Its current term.
+        leader: Whom it takes for the leader of that term, if anybody.
+        membership: The voters and their addresses; empty before the bootstrap.
+        commit_index: The last entry that it knows to be committed.
+        last_applied: The last entry that its state machine has seen.
+        last_index: The last entry of its log.
+    """
+
+    server: ServerId
+    cluster: str
+    role: str
+    term: Term
+    leader: ServerId | None
+    membership: dict[ServerId, Address]
+    commit_index: LogIndex
+    last_applied: LogIndex
+    last_index: LogIndex

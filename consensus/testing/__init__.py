@@ -1,0 +1,1 @@
+"""The test kit: suites and simulators for adapters and state machines."""

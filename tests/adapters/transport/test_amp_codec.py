@@ -1,0 +1,219 @@
+"""Tests of adapters.transport.amp_codec."""
+
+from __future__ import annotations
+
+import struct
+from zlib import crc32
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.transport.amp_codec import decode, encode
+from consensus.core.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    Message,
+    RequestVote,
+    RequestVoteResponse,
+)
+from consensus.core.values import Entry, EntryKind
+from consensus.errors import ProtocolError
+from consensus.testing.transport import MESSAGES
+
+_numbers = st.integers(0, 2**63 - 1)
+_names = st.text(max_size=20)
+
+
+@st.composite
+def appends(draw: st.DrawFn) -> AppendEntries:
+    """Draw appends whose terms never fall and whose indexes have no holes."""
+    commands = draw(st.lists(st.binary(max_size=40), max_size=6))
+    terms = sorted(draw(st.lists(_numbers, min_size=len(commands) + 2, max_size=8)))
+    prev_index = draw(st.integers(0, 2**63 - 10))
+    entries = tuple(
+        Entry(prev_index + number, term, draw(st.sampled_from(EntryKind)), command)
+        for number, (term, command) in enumerate(
+            zip(terms[1:-1], commands, strict=False), start=1
+        )
+    )
+    return AppendEntries(
+        draw(_names),
+        terms[-1],
+        prev_index,
+        terms[0],
+        draw(_numbers),
+        draw(_numbers),
+        entries,
+    )
+
+
+messages = st.one_of(
+    st.builds(RequestVote, _names, _numbers, _numbers, _numbers),
+    st.builds(RequestVoteResponse, _names, _numbers, st.booleans()),
+    appends(),
+    st.builds(
+        AppendEntriesResponse,
+        _names,
+        _numbers,
+        st.booleans(),
+        _numbers,
+        _numbers,
+        _numbers,
+        _numbers,
+    ),
+)
+
+
+def sealed(body: bytes) -> bytes:
+    """Return *body* with a checksum that is right."""
+    return body + struct.pack(">I", crc32(body))
+
+
+def decode_or_refuse(data: bytes) -> Message | None:
+    """Decode *data*, letting only the error through that is allowed."""
+    try:
+        return decode(data)
+    except ProtocolError:
+        return None
+
+
+class RoundTripTests:
+    """What is encoded comes back."""
+
+    @given(messages)
+    def test_every_message_comes_back(self, message: Message) -> None:
+        assert decode(encode(message)) == message
+
+    def test_the_bytes_of_version_one(self) -> None:
+        """These bytes are on the wire between releases: they never change."""
+        vote = bytes.fromhex(
+            "0101 0002 0000000000000007 0000000000000029 0000000000000006 7331 64d55ebf"
+        )
+        assert encode(MESSAGES[0]) == vote
+        assert decode(vote) == MESSAGES[0]
+        append = bytes.fromhex(
+            "0103 0002 0000000000000007 0000000000000029 0000000000000006"
+            "0000000000000028 0000000000000004 00000003 7331"
+            "0000000000000006 01 00000003"
+            "0000000000000007 00 00000000"
+            "0000000000000007 02 00000003"
+            "736978 00ff0a 07cc8263"
+        )
+        assert encode(MESSAGES[4]) == append
+        assert decode(append) == MESSAGES[4]
+
+    def test_commands_are_bytes(self) -> None:
+        """A command decoded is a bytes object of its own."""
+        message = decode(encode(MESSAGES[4]))
+        assert isinstance(message, AppendEntries)
+        assert {type(entry.command) for entry in message.entries} == {bytes}
+
+
+class HostileBytesTests:
+    """Whatever comes, the answer is a message or a ProtocolError."""
+
+    @given(st.binary(max_size=200))
+    def test_arbitrary_bytes(self, data: bytes) -> None:
+        decode_or_refuse(data)
+
+    @given(st.binary(max_size=120), st.integers(0, 5))
+    def test_arbitrary_bytes_with_a_right_checksum(
+        self, data: bytes, kind: int
+    ) -> None:
+        """The checksum keeps accidents out, not somebody who wants in."""
+        decode_or_refuse(sealed(bytes((1, kind)) + data))
+
+    @given(messages, st.data())
+    def test_a_changed_byte_is_noticed(
+        self, message: Message, data: st.DataObject
+    ) -> None:
+        """Any single byte that is another makes the message invalid."""
+        encoded = bytearray(encode(message))
+        position = data.draw(st.integers(0, len(encoded) - 1))
+        encoded[position] ^= data.draw(st.integers(1, 255))
+        with pytest.raises(ProtocolError):
+            decode(bytes(encoded))
+
+    @given(messages, st.data())
+    def test_a_changed_byte_with_a_right_checksum(
+        self, message: Message, data: st.DataObject
+    ) -> None:
+        """What still decodes encodes to the very same bytes."""
+        body = bytearray(encode(message)[:-4])
+        position = data.draw(st.integers(0, len(body) - 1))
+        body[position] ^= data.draw(st.integers(1, 255))
+        changed = sealed(bytes(body))
+        decoded = decode_or_refuse(changed)
+        assert decoded is None or encode(decoded) == changed
+
+    @given(messages, st.data())
+    def test_a_cut_message(self, message: Message, data: st.DataObject) -> None:
+        """A message that lacks its end is refused, whatever its checksum says."""
+        body = encode(message)[:-4]
+        shorter = body[: data.draw(st.integers(0, len(body) - 1))]
+        with pytest.raises(ProtocolError):
+            decode(sealed(shorter))
+
+    @given(messages, st.binary(min_size=1, max_size=30))
+    def test_more_than_a_message(self, message: Message, more: bytes) -> None:
+        """A message with something behind it is refused."""
+        with pytest.raises(ProtocolError):
+            decode(sealed(encode(message)[:-4] + more))
+
+    def test_a_count_that_the_bytes_do_not_back(self) -> None:
+        """Four thousand million entries are announced, none is there."""
+        body = struct.pack(">BBHQQQQQI", 1, 3, 2, 7, 0, 0, 0, 1, 2**32 - 1) + b"s1"
+        with pytest.raises(ProtocolError, match="more entries than it has"):
+            decode(sealed(body))
+
+    def test_another_version(self) -> None:
+        with pytest.raises(ProtocolError, match="version 1"):
+            decode(sealed(b"\2" + encode(MESSAGES[0])[1:-4]))
+
+    def test_nothing(self) -> None:
+        with pytest.raises(ProtocolError, match="version 1"):
+            decode(b"")
+
+    def test_an_unknown_type(self) -> None:
+        with pytest.raises(ProtocolError, match="unknown type 9"):
+            decode(sealed(b"\1\t" + bytes(20)))
+
+    def test_a_wrong_checksum(self) -> None:
+        with pytest.raises(ProtocolError, match="checksum"):
+            decode(encode(MESSAGES[0])[:-1] + b"\0")
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            RequestVote("s1", 2**63, 0, 0),
+            RequestVote("s1", 1, 2**64 - 1, 0),
+            RequestVoteResponse("s1", 2**63, granted=True),
+            AppendEntries("s1", 1, 2**63, 0, 0, 0),
+            AppendEntriesResponse("s1", 1, success=True, index=2**63, round=0),
+        ],
+    )
+    def test_a_number_that_a_storage_cannot_keep(self, message: Message) -> None:
+        """Numbers of 64 bits stop where those with a sign do."""
+        with pytest.raises(ProtocolError, match="out of range"):
+            decode(encode(message))
+
+    @pytest.mark.parametrize(
+        ("prev_term", "term", "entry"),
+        [
+            (6, 7, Entry(1, 8, EntryKind.COMMAND, b"")),
+            (6, 7, Entry(1, 5, EntryKind.COMMAND, b"")),
+            (6, 7, Entry(1, 7, 3, b"")),
+        ],
+    )
+    def test_an_impossible_entry(self, prev_term: int, term: int, entry: Entry) -> None:
+        """Terms never fall and never pass the sender's; kinds are known."""
+        message = AppendEntries("s1", term, 0, prev_term, 0, 0, (entry,))
+        with pytest.raises(ProtocolError, match="impossible"):
+            decode(encode(message))
+
+    def test_a_flag_that_is_neither(self) -> None:
+        body = bytearray(encode(MESSAGES[1])[:-4])
+        body[12] = 2
+        with pytest.raises(ProtocolError, match="only 0 and 1"):
+            decode(sealed(bytes(body)))

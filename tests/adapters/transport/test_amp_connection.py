@@ -1,0 +1,353 @@
+"""Tests of adapters.transport.amp_connection: what Twisted's own AMP may say."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+from twisted.internet.protocol import Factory
+from twisted.protocols import amp
+
+from adapters.transport.amp_codec import encode
+from adapters.transport.amp_commands import Call, Hello, Message, Ping
+from consensus.core.messages import RequestVote
+from consensus.errors import NotLeaderError
+from tests.support.amp import World, address_of, call_remote, port_of, warnings
+from tests.support.deferreds import error_of, has_fired, result_of
+
+VOTE = RequestVote("s2", 7, 6, 5)
+
+
+@pytest.fixture
+def world() -> World:
+    """Return a network with the server s1."""
+    world = World()
+    world.server("s1")
+    return world
+
+
+def hello(stranger: amp.AMP, **changes: Any) -> Any:
+    """Introduce *stranger* as s2 of the same cluster, but for *changes*."""
+    items: dict[str, Any] = {
+        "min_version": 1,
+        "max_version": 1,
+        "cluster": "c",
+        "server": "s2",
+        "incarnation": "1",
+        "to": "s1",
+    }
+    return call_remote(stranger, Hello, **{**items, **changes})
+
+
+def is_closed(stranger: amp.AMP) -> bool:
+    """Say whether the server has closed the connection."""
+    return stranger.transport is None
+
+
+class IntroductionTests:
+    """Hello, said by a program that is not ours."""
+
+    def test_hello_is_answered(self, world: World) -> None:
+        """The server says who it is and which version to speak."""
+        stranger = world.stranger("s1")
+        answer = hello(stranger, max_version=9)
+        world.settle()
+        assert result_of(answer) == {
+            "version": 1,
+            "cluster": "c",
+            "server": "s1",
+            "incarnation": "1",
+        }
+
+    def test_a_message_after_hello(self, world: World) -> None:
+        stranger = world.stranger("s1")
+        hello(stranger)
+        call_remote(stranger, Message, last=encode(VOTE))
+        world.settle()
+        assert world.inboxes["s1"].messages == [VOTE]
+
+    def test_a_message_in_two_parts(self, world: World) -> None:
+        stranger = world.stranger("s1")
+        hello(stranger)
+        data = encode(VOTE)
+        call_remote(stranger, Message, part=data[:10])
+        call_remote(stranger, Message, last=data[10:])
+        world.settle()
+        assert world.inboxes["s1"].messages == [VOTE]
+
+    @pytest.mark.parametrize(
+        ("changes", "sentence"),
+        [
+            (
+                {"min_version": 2, "max_version": 3},
+                "s2 speaks versions 2 to 3 of the protocol, this server 1 to 1: update",
+            ),
+            ({"cluster": "another"}, "give both the same cluster name"),
+            ({"to": "s3"}, "'s2' takes this server for 's3', but it is 's1'"),
+            ({"server": "s1"}, "two servers are called 's1'"),
+        ],
+    )
+    def test_who_does_not_belong_is_told_why(
+        self, world: World, changes: dict[str, Any], sentence: str
+    ) -> None:
+        """The reason is in the answer and, once, in the log."""
+        with warnings() as logged:
+            for _ in range(2):
+                stranger = world.stranger("s1")
+                answer = hello(stranger, **changes)
+                world.settle()
+                error = error_of(answer)
+                assert isinstance(error, amp.RemoteAmpError)
+                assert '"code":"protocol"' in str(error.description)
+                assert sentence in str(error.description)
+                assert is_closed(stranger)
+        assert len(logged) == 1
+        assert sentence in logged[0]
+
+    @pytest.mark.parametrize("number", [b"x", b"-1", b"1_0", b"9" * 10, b""])
+    def test_a_version_that_is_no_number(self, world: World, number: bytes) -> None:
+        """It costs the connection, like all rubbish."""
+        stranger: Any = world.stranger("s1")
+        with warnings() as logged:
+            stranger.sendBox(
+                amp.Box({b"_command": b"Hello", b"_ask": b"1", b"min_version": number})
+            )
+            world.settle()
+        assert is_closed(stranger)
+        assert "lacks the number 'min_version'" in logged[0]
+
+    def test_text_that_is_not_utf8(self, world: World) -> None:
+        stranger: Any = world.stranger("s1")
+        with warnings() as logged:
+            box = {b"min_version": b"1", b"max_version": b"1", b"cluster": b"\xff"}
+            stranger.sendBox(amp.Box({b"_command": b"Hello", b"_ask": b"1", **box}))
+            world.settle()
+        assert is_closed(stranger)
+        assert "lacks the text 'cluster'" in logged[0]
+
+
+class Impostor(amp.AMP):
+    """A server that answers every Hello, whatever it says."""
+
+    said: ClassVar[dict[str, Any]]
+
+    @Hello.responder
+    def hello(self, **_: Any) -> dict[str, Any]:
+        """Introduce this server as the test wants it."""
+        return self.said
+
+
+class AnswerTests:
+    """The answer to Hello is looked at, too."""
+
+    def greeted(self, world: World, **changes: Any) -> list[str]:
+        """Return what s2 logs when it is answered so, and has tried for long."""
+
+        class Saying(Impostor):
+            said: ClassVar[dict[str, Any]] = {
+                "version": 1,
+                "cluster": "c",
+                "server": "s3",
+                "incarnation": "1",
+                **changes,
+            }
+
+        world.reactor.listenTCP(port_of("s3"), Factory.forProtocol(Saying))
+        two = world.server("s2")
+        with warnings() as logged:
+            two.connect("s3", address_of("s3"))
+            world.settle(10.0)
+        two.send("s3", VOTE)
+        assert two.lost_messages == bool(logged)
+        return logged
+
+    def test_the_right_server(self, world: World) -> None:
+        assert self.greeted(world) == []
+
+    @pytest.mark.parametrize(
+        ("changes", "sentence"),
+        [
+            ({"version": 2}, "s3 speaks versions 2 to 2 of the protocol"),
+            ({"cluster": "d"}, "'s3' belongs to the cluster 'd', and 's2' to 'c'"),
+            (
+                {"server": "s4"},
+                "the server there is 's4', not 's3': correct the address of 's3'",
+            ),
+        ],
+    )
+    def test_who_does_not_belong(
+        self, world: World, changes: dict[str, Any], sentence: str
+    ) -> None:
+        """It gets no message, and the log says why, once."""
+        (line,) = self.greeted(world, **changes)
+        assert sentence in line
+
+    def test_the_latest_connection_of_a_peer_counts(self, world: World) -> None:
+        """An older one is dead, or will be: it is closed."""
+        first, second = world.stranger("s1"), world.stranger("s1")
+        for stranger in (first, second):
+            hello(stranger)
+            world.settle()
+        assert is_closed(first)
+        assert not is_closed(second)
+        call_remote(second, Message, last=encode(VOTE))
+        world.settle()
+        assert world.inboxes["s1"].messages == [VOTE]
+
+
+class ViolationTests:
+    """Rubbish costs the connection, is counted, and is worth a line."""
+
+    def dropped(self, world: World, stranger: amp.AMP) -> str:
+        """Return the log's line about *stranger*, which is dropped."""
+        with warnings() as logged:
+            world.settle()
+        assert is_closed(stranger)
+        assert world.inboxes["s1"].messages == []
+        (line,) = logged
+        return line
+
+    def test_a_message_before_hello(self, world: World) -> None:
+        stranger = world.stranger("s1")
+        call_remote(stranger, Message, last=encode(VOTE))
+        assert "before Hello" in self.dropped(world, stranger)
+
+    def test_a_part_before_hello(self, world: World) -> None:
+        """A stranger cannot have parts of messages kept for it."""
+        stranger = world.stranger("s1")
+        call_remote(stranger, Message, part=b"x")
+        assert "before Hello" in self.dropped(world, stranger)
+
+    def test_a_message_in_anothers_name(self, world: World) -> None:
+        stranger = world.stranger("s1")
+        hello(stranger)
+        call_remote(stranger, Message, last=encode(RequestVote("s3", 7, 6, 5)))
+        line = self.dropped(world, stranger)
+        assert "'s2' sent a message in the name of 's3'" in line
+
+    def test_a_message_that_is_none(self, world: World) -> None:
+        stranger = world.stranger("s1")
+        hello(stranger)
+        call_remote(stranger, Message, last=b"\1\1")
+        assert "server 's2'" in self.dropped(world, stranger)
+
+    def test_two_hellos(self, world: World) -> None:
+        stranger = world.stranger("s1")
+        hello(stranger).addErrback(lambda _: None)
+        hello(stranger).addErrback(lambda _: None)
+        assert "a second Hello" in self.dropped(world, stranger)
+
+    def test_a_call_without_ask(self, world: World) -> None:
+        stranger: Any = world.stranger("s1")
+        stranger.sendBox(amp.Box({b"_command": b"Call"}))
+        assert "without _ask" in self.dropped(world, stranger)
+
+    def test_a_call_without_a_payload(self, world: World) -> None:
+        stranger: Any = world.stranger("s1")
+        box = {b"_command": b"Call", b"_ask": b"1", b"version": b"1", b"method": b"m"}
+        stranger.sendBox(amp.Box(box))
+        assert "lacks its payload" in self.dropped(world, stranger)
+
+    def test_violations_are_counted(self, world: World) -> None:
+        server = world.server("s2")
+        for _ in range(3):
+            transport: Any = world.stranger("s2").transport
+            transport.write(b"GET / HTTP/1.1\r\n\r\n")
+            world.settle()
+        assert server.violations == 3
+
+    def test_a_server_that_calls_its_caller(self, world: World) -> None:
+        """Only the end that made a connection asks; the other answers."""
+        client = world.client()
+        call = client.ask("tcp:127.0.0.1:9101", "wait", b"", timeout=9.0)
+        world.settle()
+        (connection,) = client._connections
+        with warnings() as logged:
+            connection.dataReceived(b"\0\x08_command\0\x04Ping\0\x04_ask\0\x011\0\0")
+            world.settle()
+        assert "a server sent a command to its caller" in logged[0]
+        assert has_fired(call)
+        error_of(call)
+
+
+class CallTests:
+    """Calls by Twisted's own AMP, with the classes in amp_commands."""
+
+    def call(self, world: World, **items: Any) -> Any:
+        """Return what a stranger's call gives."""
+        stranger = world.stranger("s1")
+        return call_remote(
+            stranger,
+            Call,
+            **{"version": 1, "method": "mirror", "payload": b"", **items},
+        )
+
+    @pytest.mark.parametrize("size", [0, 10, 65_535, 65_536, 300_000])
+    def test_a_call(self, world: World, size: int) -> None:
+        """Payloads larger than a value of AMP are spread over several."""
+        payload = (b"0123456789" * (size // 10 + 1))[:size]
+        answer = self.call(world, payload=payload)
+        world.settle()
+        assert result_of(answer) == {"payload": payload[::-1]}
+        assert world.inboxes["s1"].calls == [("mirror", payload)]
+
+    def test_an_error(self, world: World) -> None:
+        """The description is JSON that a program in any language can read."""
+        world.inboxes["s1"].error = NotLeaderError("s2", "tcp:127.0.0.1:9102")
+        answer = self.call(world, method="fail")
+        world.settle()
+        error = error_of(answer)
+        assert isinstance(error, amp.RemoteAmpError)
+        assert error.description == (
+            '{"code":"not_leader","message":"not the leader; ask s2","leader":"s2",'
+            '"address":"tcp:127.0.0.1:9102"}'
+        )
+
+    def test_another_version(self, world: World) -> None:
+        """It is refused with a sentence, and the connection stays."""
+        stranger = world.stranger("s1")
+        answer = call_remote(stranger, Call, version=2, method="m", payload=b"")
+        world.settle()
+        error = error_of(answer)
+        assert isinstance(error, amp.RemoteAmpError)
+        assert "update the older one" in str(error.description)
+        assert world.inboxes["s1"].calls == []
+        assert not is_closed(stranger)
+
+    def test_an_unknown_command(self, world: World) -> None:
+        """A later release may have more; this one says which it speaks."""
+
+        class Fly(amp.Command):
+            pass
+
+        stranger = world.stranger("s1")
+        answer = call_remote(stranger, Fly)
+        world.settle()
+        error = error_of(answer)
+        assert isinstance(error, amp.RemoteAmpError)
+        assert "knows no command b'Fly'" in str(error.description)
+        assert not is_closed(stranger)
+
+    def test_starting_tls_is_unknown_too(self, world: World) -> None:
+        """Twisted's AMP would agree to it; ours has no such command."""
+        stranger: Any = world.stranger("s1")
+        codes: list[bytes] = []
+        answer = stranger.callRemoteString(b"StartTLS")
+        answer.addErrback(lambda failure: codes.append(failure.value.errorCode))
+        world.settle()
+        assert codes == [b"protocol"]
+
+    def test_ping(self, world: World) -> None:
+        answer = call_remote(world.stranger("s1"), Ping)
+        world.settle()
+        assert result_of(answer) == {}
+
+    def test_answers_out_of_order(self, world: World) -> None:
+        stranger = world.stranger("s1")
+        slow = call_remote(stranger, Call, version=1, method="wait", payload=b"")
+        quick = call_remote(stranger, Call, version=1, method="mirror", payload=b"ab")
+        world.settle()
+        assert result_of(quick) == {"payload": b"ba"}
+        world.inboxes["s1"].waiting[0].callback(b"at last")
+        world.settle()
+        assert result_of(slow) == {"payload": b"at last"}

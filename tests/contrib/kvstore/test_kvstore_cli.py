@@ -1,0 +1,150 @@
+"""Tests of contrib.kvstore.cli: what ``raft kv`` prints and how it ends."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+from click.testing import CliRunner
+from twisted.internet.defer import ensureDeferred
+
+from consensus.errors import OverloadedError
+from contrib.kvstore.cli import kv
+from contrib.kvstore.machine import KVStore
+from tests.support.deferreds import result_of
+from tests.support.machines import MachineServer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from click.testing import Result
+
+    from consensus.client import Client
+
+_T = TypeVar("_T")
+
+
+class Connection:
+    """The way to a server in virtual time."""
+
+    def __init__(self, server: MachineServer) -> None:
+        self.server = server
+
+    def run(self, work: Callable[[Client], Awaitable[_T]]) -> _T:
+        """Run *work* to its end."""
+
+        async def working() -> _T:
+            return await work(self.server.client)
+
+        outcome = ensureDeferred(working())
+        self.server.settle()
+        result: _T = result_of(outcome)
+        return result
+
+
+class Terminal:
+    """Somebody who types commands."""
+
+    def __init__(self, network: str) -> None:
+        self.server = MachineServer(KVStore(), network)
+
+    def type(self, *words: str) -> Result:
+        """Run ``raft kv`` with *words*."""
+        return CliRunner().invoke(kv, list(words), obj=Connection(self.server))
+
+
+@pytest.fixture
+def terminal(request: pytest.FixtureRequest) -> Terminal:
+    """Return a terminal with an empty store."""
+    return Terminal(request.node.nodeid)
+
+
+class KVCommandTests:
+    """Set, get and delete."""
+
+    def test_set_and_get(self, terminal: Terminal) -> None:
+        """Setting says nothing, getting prints the value and a newline."""
+        done = terminal.type("set", "foo", "bär")
+        assert (done.exit_code, done.output) == (0, "")
+        got = terminal.type("get", "foo")
+        assert (got.exit_code, got.stdout) == (0, "bär\n")
+        assert terminal.server.state == {b"foo": "bär"}
+
+    def test_a_missing_key(self, terminal: Terminal) -> None:
+        """Status 1, nothing on stdout, a sentence on stderr."""
+        for command in ("get", "delete"):
+            result = terminal.type(command, "foo")
+            assert result.exit_code == 1
+            assert result.stdout == ""
+            assert result.stderr == "raft: there is no key 'foo'\n"
+
+    def test_delete(self, terminal: Terminal) -> None:
+        terminal.type("set", "foo", "bar")
+        result = terminal.type("delete", "foo")
+        assert (result.exit_code, result.output) == (0, "")
+        assert terminal.server.state == {}
+
+    def test_a_value_that_looks_like_an_option(self, terminal: Terminal) -> None:
+        """Behind two dashes everything is a word."""
+        terminal.type("set", "--", "foo", "--bar")
+        assert terminal.type("get", "foo").stdout == "--bar\n"
+
+    def test_bytes_that_are_text_are_printed_as_text(self, terminal: Terminal) -> None:
+        terminal.server.state[b"foo"] = b"bar"
+        assert terminal.type("get", "foo").stdout_bytes == b"bar\n"
+
+    def test_bytes_that_are_no_text_are_printed_as_they_are(
+        self, terminal: Terminal
+    ) -> None:
+        """Without a newline, which would be one byte too many."""
+        terminal.server.state[b"foo"] = b"\xff\0"
+        assert terminal.type("get", "foo").stdout_bytes == b"\xff\0"
+
+    def test_arguments_that_are_no_text(self, terminal: Terminal) -> None:
+        """What a shell passes on reaches the store byte by byte."""
+        terminal.type("set", "k\udcff", "v\udcfe")
+        assert terminal.server.state == {b"k\xff": b"v\xfe"}
+        assert terminal.type("get", "k\udcff").stdout_bytes == b"v\xfe"
+
+    def test_errors_are_left_to_raft(self, terminal: Terminal) -> None:
+        """The command's group turns them into a message and a status."""
+        terminal.server.error = OverloadedError("busy")
+        assert terminal.type("set", "foo", "bar").exit_code == 0
+        assert terminal.type("set", "", "bar").exception is not None
+
+
+class JSONTests:
+    """What another program reads."""
+
+    def printed(self, terminal: Terminal, *words: str) -> tuple[int, Any]:
+        """Return the exit status and the object that is printed."""
+        result = terminal.type(*words, "--json")
+        return result.exit_code, json.loads(result.stdout)
+
+    def test_set_get_delete(self, terminal: Terminal) -> None:
+        pair = {"key": "foo", "value": "bar"}
+        assert self.printed(terminal, "set", "foo", "bar") == (0, pair)
+        assert self.printed(terminal, "get", "foo") == (0, pair)
+        deleted = {"key": "foo", "deleted": True}
+        assert self.printed(terminal, "delete", "foo") == (0, deleted)
+
+    def test_a_missing_key(self, terminal: Terminal) -> None:
+        """The object says so, as does the status."""
+        missing = {"key": "foo", "value": None}
+        assert self.printed(terminal, "get", "foo") == (1, missing)
+        deleted = {"key": "foo", "deleted": False}
+        assert self.printed(terminal, "delete", "foo") == (1, deleted)
+
+    def test_bytes_that_are_no_text(self, terminal: Terminal) -> None:
+        """JSON has no bytes: they go as Base64, under another name."""
+        terminal.server.state[b"\xff"] = b"\xfe"
+        assert self.printed(terminal, "get", "\udcff") == (
+            0,
+            {"key_base64": "/w==", "value_base64": "/g=="},
+        )
+
+    def test_bytes_that_are_text(self, terminal: Terminal) -> None:
+        terminal.server.state[b"foo"] = b"bar"
+        pair = {"key": "foo", "value": "bar"}
+        assert self.printed(terminal, "get", "foo") == (0, pair)

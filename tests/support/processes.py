@@ -1,0 +1,125 @@
+"""One ``twistd raft`` process for each member of a cluster, to be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+#: Where the console scripts of this environment are; a link must not be followed.
+SCRIPTS = Path(sys.executable).parent
+
+#: Everything takes a second or two; this is for a machine that is busy.
+PATIENCE = 60
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on right now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+class MemberProcesses:
+    """
+    Three members, each in a process of its own.
+
+    Args:
+        directory: Where the config, the data and the logs go.
+        python_path: Where else the processes find modules.
+        keys: Further keys of the config.
+    """
+
+    def __init__(self, directory: Path, *, python_path: str = "", **keys: Any) -> None:
+        self.directory = directory
+        self.environment = {**os.environ, "PYTHONPATH": python_path}
+        self.addresses = {
+            f"s{number}": f"tcp:127.0.0.1:{port}"
+            for number, port in enumerate(free_ports(3), 1)
+        }
+        self.config = directory / "config.yaml"
+        document = {
+            "cluster": "test",
+            "members": self.addresses,
+            "state_machine": "kvstore",
+            "data_dir": str(directory / "data"),
+            **keys,
+        }
+        self.config.write_text(yaml.safe_dump(document))
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, *wrapper: str) -> None:
+        """Start the process of *name*, under *wrapper*; it logs to a file."""
+        arguments = ["--nodaemon", "raft", f"--config={self.config}", f"--serve={name}"]
+        with (self.directory / f"{name}.log").open("ab") as log:
+            self.running[name] = subprocess.Popen(
+                [*wrapper, SCRIPTS / "twistd", *arguments],
+                cwd=self.directory,
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def start_all(self) -> None:
+        """Start all three."""
+        for name in self.addresses:
+            self.start(name)
+
+    def kill(self, name: str) -> None:
+        """Kill the process of *name* with SIGKILL."""
+        process = self.running.pop(name)
+        process.kill()
+        process.wait()
+
+    def stop_all(self) -> None:
+        """Stop what runs, as an operator does; nothing may need to be killed."""
+        running, self.running = self.running, {}
+        for process in running.values():
+            process.send_signal(signal.SIGTERM)
+        stuck = [name for name, process in running.items() if not _has_ended(process)]
+        assert not stuck, {name: self.log(name) for name in stuck}
+
+    def __enter__(self) -> Self:
+        """Start all three."""
+        self.start_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop what runs."""
+        self.stop_all()
+
+    def raft(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the ``raft`` command against the cluster."""
+        return subprocess.run(
+            [SCRIPTS / "raft", f"--config={self.config}", *arguments],
+            cwd=self.directory,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    def log(self, name: str) -> str:
+        """Return what *name* has logged."""
+        return (self.directory / f"{name}.log").read_text(errors="replace")
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Wait for *process*, and kill it if it does not end."""
+    try:
+        process.wait(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return False
+    return True

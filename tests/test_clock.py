@@ -1,0 +1,135 @@
+"""Time that the wall clock cannot disturb."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from queue import Empty, Queue
+from typing import TYPE_CHECKING
+
+import pytest
+
+from consensus.clock import MonotonicClock, monotonic_clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+FORKING = """
+import os
+from queue import Queue
+from consensus.clock import monotonic_clock
+
+class Reactor:
+    def __init__(self):
+        self.calls = Queue()
+    def callFromThread(self, function):
+        self.calls.put(function)
+
+reactor = Reactor()
+clock = monotonic_clock(reactor)
+clock.start()
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+else:
+    fired = []
+    clock.callLater(0.02, fired.append, 1)
+    while not fired:
+        reactor.calls.get(timeout=30)()
+    print("ticked", flush=True)
+"""
+
+
+class QueueReactor:
+    """Runs in the test's thread what the clock's thread hands over."""
+
+    def __init__(self) -> None:
+        self.calls: Queue[Callable[[], object]] = Queue()
+
+    def callFromThread(self, function: Callable[[], object]) -> None:
+        """Keep the call for :meth:`turn`."""
+        self.calls.put(function)
+
+    def turn(self) -> None:
+        """Wait for a call and run it."""
+        self.calls.get(timeout=30)()
+
+
+class MonotonicClockTests:
+    """A clock on a thread."""
+
+    def test_timers_fire_in_order_and_not_early(self) -> None:
+        """Timers go by the monotonic clock."""
+        reactor = QueueReactor()
+        clock = MonotonicClock(reactor)
+        began = time.monotonic()
+        fired: list[tuple[str, float]] = []
+        clock.callLater(0.03, lambda: fired.append(("second", time.monotonic())))
+        clock.callLater(0.01, lambda: fired.append(("first", time.monotonic())))
+        clock.start()
+        while len(fired) < 2:
+            reactor.turn()
+        clock.stop()
+        assert [name for name, _ in fired] == ["first", "second"]
+        assert fired[0][1] >= began + 0.01
+        assert fired[1][1] >= began + 0.03
+
+    def test_a_step_of_the_wall_clock_changes_nothing(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With the wall clock an hour back or ahead, a timer fires as ever."""
+        reactor = QueueReactor()
+        clock = MonotonicClock(reactor)
+        clock.start()
+        real = time.time
+        for step in (-3600, 3600):
+            monkeypatch.setattr(time, "time", lambda step=step: real() + step)
+            fired: list[int] = []
+            clock.callLater(0.01, fired.append, step)
+            assert not fired
+            while not fired:
+                reactor.turn()
+        clock.stop()
+
+    def test_a_late_reactor_is_woken_once(self) -> None:
+        """Wake-ups do not pile up before a reactor that is busy."""
+        reactor = QueueReactor()
+        clock = MonotonicClock(reactor)
+        clock.start()
+        call = reactor.calls.get(timeout=30)
+        with pytest.raises(Empty):
+            reactor.calls.get(timeout=0.05)
+        call()
+        reactor.turn()
+        clock.stop()
+
+    def test_it_stands_still_without_users(self) -> None:
+        """The thread ends with the last user, and begins with the next."""
+        reactor = QueueReactor()
+        clock = MonotonicClock(reactor)
+        clock.start()
+        clock.start()
+        clock.stop()
+        reactor.turn()
+        clock.stop()
+        clock.start()
+        fired: list[int] = []
+        clock.callLater(0, fired.append, 1)
+        while not fired:
+            reactor.turn()
+        clock.stop()
+
+    def test_it_ticks_on_in_a_forked_process(self) -> None:
+        """A daemon forks after its clock was started; threads stay behind."""
+        done = subprocess.run(
+            [sys.executable, "-c", FORKING], capture_output=True, text=True, check=False
+        )
+        assert (done.stdout, done.stderr) == ("ticked\n", "")
+
+    def test_servers_share_the_clock_of_their_reactor(self) -> None:
+        """One thread wakes one reactor, however many servers it runs."""
+        one, other = QueueReactor(), QueueReactor()
+        assert monotonic_clock(one) is monotonic_clock(one)
+        assert monotonic_clock(one) is not monotonic_clock(other)
