@@ -82,6 +82,7 @@ class RaftServer(Service):
         self._recovered: Recovered | None = None
         self._ticking: LoopingCall | None = None
         self._is_over = True
+        self._reason: Exception = StoppedError(f"{name} was not started")
         self._starting: Deferred[None] = succeed(None)
         self._start_waiters: list[Deferred[None]] = []
         self._leader_waiters = LeaderWaiters(self._clock)
@@ -166,6 +167,8 @@ class RaftServer(Service):
         """
         if self._raft is not None:
             return succeed(None)
+        if self._is_over:
+            return fail(self._reason)
         waiter: Deferred[None] = Deferred()
         self._start_waiters.append(waiter)
         return waiter
@@ -207,6 +210,7 @@ class RaftServer(Service):
     def _halt(self, error: Exception) -> None:
         """Do nothing more, and tell all who wait."""
         self._is_over = True
+        self._reason = error
         self._raft = None
         if self._ticking is not None:
             self._ticking.stop()

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
     from consensus.core.values import Entry, LogIndex, Term
 
+#: How many entries go into one message, or are applied, or are read from
+#: storage at once; however small they are, nothing else waits for long.
+MAX_BATCH = 1024
+
 #: What an entry costs in memory besides its command, in bytes; measured.
 _OVERHEAD = 150
 
@@ -165,23 +169,22 @@ class Log:
 
     def slice(
         self, first: LogIndex, last: LogIndex, max_bytes: int
-    ) -> tuple[tuple[Entry, ...], int]:
+    ) -> tuple[Entry, ...]:
         """
-        Return entries from *first*, which is in memory, and their size.
+        Return entries from *first* on, which is in memory.
 
-        They end at *last* or where *max_bytes* would be exceeded, but at
-        least one is there.
+        They end at *last*, after :data:`MAX_BATCH`, or where *max_bytes*
+        would be exceeded, but at least one is there.
         """
         start = first - self.offset - 1
         stop = start
         size = 0
-        for entry in self.entries[start : last - self.offset]:
+        for entry in self.entries[start : min(last - self.offset, start + MAX_BATCH)]:
             size += len(entry.command)
             if size > max_bytes and stop > start:
-                size -= len(entry.command)
                 break
             stop += 1
-        return tuple(self.entries[start:stop]), size
+        return tuple(self.entries[start:stop])
 
     def take_unpersisted(self, number: int) -> list[Entry]:
         """Return the entries that storage was not given yet, for Ready *number*."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from consensus.core import election, reads, replication
 from consensus.core import state as roles
-from consensus.core.log import Log
+from consensus.core.log import MAX_BATCH, Log
 from consensus.core.membership import Membership
 from consensus.core.messages import (
     AppendEntries,
@@ -272,10 +272,10 @@ class Raft:
             return ()
         if first > log.offset:
             committed: Sequence[Entry]
-            committed, _ = log.slice(first, last, limit)
+            committed = log.slice(first, last, limit)
         elif not self._is_applying_fetch:
             self._is_applying_fetch = True
-            last = min(last, log.offset)
+            last = min(last, log.offset, log.last_applied + MAX_BATCH)
             self.state.fetches.append(Fetch(first, last, limit, None, self.state.term))
             return ()
         elif not self._fetched:

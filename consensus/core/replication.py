@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from consensus.core import reads
 from consensus.core import state as roles
+from consensus.core.log import MAX_BATCH
 from consensus.core.membership import Membership
 from consensus.core.messages import AppendEntries, AppendEntriesResponse
 from consensus.core.progress import Phase, Progress
@@ -90,11 +91,12 @@ def _send_chunk(state: State, peer: ServerId, progress: Progress) -> bool:
     if first > log.last_index:
         entries: Sequence[Entry] = ()
     elif first > log.offset:
-        entries, _ = log.slice(first, log.last_index, limit)
+        entries = log.slice(first, log.last_index, limit)
     else:
         if not progress.fetching:
             progress.fetching = True
-            state.fetches.append(Fetch(first, log.offset, limit, peer, state.term))
+            last = min(log.offset, first + MAX_BATCH - 1)
+            state.fetches.append(Fetch(first, last, limit, peer, state.term))
         return False
     _send_from(state, peer, progress, entries)
     return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,12 +14,10 @@ from hypothesis.stateful import (
     rule,
 )
 
-from consensus.core.log import Log
+from consensus.core.log import MAX_BATCH, Log
+from consensus.core.values import Entry
 from consensus.errors import ProtocolError
 from tests.support.network import entries_of
-
-if TYPE_CHECKING:
-    from consensus.core.values import Entry
 
 #: What an entry with the four bytes of, say, ``b"12.3"`` weighs in memory.
 _WEIGHT = 154
@@ -195,33 +192,37 @@ class SliceTests:
     """Entries for one message."""
 
     def test_includes_both_ends(self) -> None:
-        """All from the first to the last, and the size of their commands."""
+        """All from the first to the last."""
         log = log_of(1, 1, 2, 2)
-        assert log.slice(2, 3, 1000) == (tuple(entries_of(1, 2)), 6)
+        assert log.slice(2, 3, 1000) == tuple(entries_of(1, 2))
 
     def test_ends_before_the_limit_is_exceeded(self) -> None:
         """Commands of three bytes: seven bytes are room for two."""
-        entries, size = log_of(1, 1, 1, 1).slice(1, 4, 7)
+        entries = log_of(1, 1, 1, 1).slice(1, 4, 7)
         assert [entry.index for entry in entries] == [1, 2]
-        assert size == 6
 
     def test_fills_the_limit(self) -> None:
         """What fits exactly goes along."""
-        entries, size = log_of(1, 1, 1, 1).slice(1, 4, 6)
+        entries = log_of(1, 1, 1, 1).slice(1, 4, 6)
         assert [entry.index for entry in entries] == [1, 2]
-        assert size == 6
 
     def test_has_at_least_one_entry(self) -> None:
         """A command that is larger than the limit goes alone."""
-        entries, size = log_of(1, 1, 1).slice(2, 3, 1)
+        entries = log_of(1, 1, 1).slice(2, 3, 1)
         assert [entry.index for entry in entries] == [2]
-        assert size == 3
+
+    def test_counts_entries_too(self) -> None:
+        """However small the entries are, so many are one batch."""
+        log = Log()
+        log.append([Entry(index, 1, 1, b"") for index in range(1, MAX_BATCH + 10)])
+        assert len(log.slice(1, log.last_index, 1000)) == MAX_BATCH
+        assert len(log.slice(6, log.last_index, 1000)) == MAX_BATCH
 
     def test_begins_at_the_first_entry_in_memory(self) -> None:
         """The entry after the offset is the first that can be asked for."""
         log = Log(5, [(1, 1)])
         log.append(entries_of(1, 2, after=5))
-        entries, _ = log.slice(log.offset + 1, log.last_index, 1000)
+        entries = log.slice(log.offset + 1, log.last_index, 1000)
         assert [(entry.index, entry.term) for entry in entries] == [(6, 1), (7, 2)]
 
 

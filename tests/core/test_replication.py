@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from consensus.core.log import MAX_BATCH
 from consensus.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
@@ -399,3 +400,32 @@ class MaybeCommitTests:
         assert network.committed("s1") == 0
         _success(network, 4)
         assert network.committed("s1") == 4
+
+
+class BatchTests:
+    """Small entries count too: nothing else waits for long."""
+
+    def test_a_message_holds_so_many(self) -> None:
+        """A thousand and more tiny entries go in several messages."""
+        network = Network()
+        network.elect("s1")
+        network.propose("s1", *[b""] * (2 * MAX_BATCH))
+        network.settle()
+        sizes = {len(network.applied[name]) for name in network.names}
+        assert sizes == {2 + 2 * MAX_BATCH}
+
+    def test_a_fetch_asks_for_so_many(self) -> None:
+        """What is read from storage comes in batches as well, for peers and here."""
+        network = Network(cache_bytes=1000)
+        network.elect("s1")
+        network.isolate("s3")
+        network.propose("s1", *[b""] * (2 * MAX_BATCH))
+        network.settle()
+        network.heal()
+        network.heartbeat("s1")
+        network.crash("s2")
+        network.restart("s2")
+        network.heartbeat("s1")
+        network.heartbeat("s1")
+        for name in network.names:
+            assert len(network.applied[name]) == 2 + 2 * MAX_BATCH
