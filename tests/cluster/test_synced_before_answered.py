@@ -99,7 +99,9 @@ class SyncedBeforeAnsweredTests(TestCase):
 
     async def run_with(self, engine: str) -> None:
         """Write one by one, then many at once; read the traces."""
-        processes = TracedProcesses(self.directory, storage=engine)
+        # Patient, since strace is slow, and another leader would be another story.
+        timing = {"heartbeat_interval": 0.1, "election_timeout": 1.0}
+        processes = TracedProcesses(self.directory, storage=engine, timing=timing)
         self.addCleanup(processes.stop_all)
         processes.start_all()
         client = KVClient(list(processes.addresses.values()), reactor)
