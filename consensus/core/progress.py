@@ -33,7 +33,7 @@ class Progress:
             the next heartbeat.
         fetching: Entries for it are being read from storage.
         round: The latest round of heartbeats that it answered (§6.4).
-        sent_commit: The commit index that it was told last.
+        sent_commit: The highest commit index that a message let it know.
         inflight: The last index of each message with entries under way.
     """
 

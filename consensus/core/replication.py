@@ -64,7 +64,7 @@ def _is_idle_and_behind(state: State, progress: Progress) -> bool:
     return (
         progress.phase is Phase.REPLICATE
         and not progress.inflight
-        and progress.sent_commit < state.log.commit_index
+        and progress.sent_commit < min(state.log.commit_index, progress.match_index)
     )
 
 
@@ -114,8 +114,10 @@ def _send_from(
 def _send(
     state: State, peer: ServerId, prev_index: LogIndex, entries: Sequence[Entry]
 ) -> None:
-    log = state.log
-    state.progress[peer].sent_commit = log.commit_index
+    log, progress = state.log, state.progress[peer]
+    # The peer will commit no more than what this message checks.
+    told = min(log.commit_index, prev_index + len(entries))
+    progress.sent_commit = max(progress.sent_commit, told)
     message = AppendEntries(
         sender=state.server,
         term=state.term,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from consensus.core.log import MAX_BATCH
@@ -15,7 +17,7 @@ from consensus.core.messages import (
 from consensus.core.progress import Phase, Progress
 from consensus.core.state import Tuning
 from consensus.errors import ProtocolError
-from tests.support.network import Network, alone
+from tests.support.network import Network, alone, entries_of
 
 
 def _leader(*terms: int, term: int = 0, tuning: Tuning | None = None) -> Network:
@@ -184,6 +186,20 @@ class SendDueTests:
         assert _success(network, 4, "s3") != []
         assert _to(network, "s2") == []
 
+    def test_a_round_does_not_count_as_telling_more_than_it_checks(self) -> None:
+        """The peer commits what a message checks; the rest it has yet to be told."""
+        network = _leader(1)
+        _success(network, 3)
+        _success(network, 3, "s3")
+        network.propose("s1", b"x")
+        _success(network, 4, "s3")
+        network.read("s1", 7)
+        network.queue.clear()
+        assert _success(network, 4) == [
+            AppendEntries("s1", 2, prev_index=4, prev_term=2, commit_index=4, round=1)
+        ]
+        assert _success(network, 4) == []
+
     def test_a_round_asks_about_what_the_peer_has(self) -> None:
         """Its answer waits for no disk, though entries are under way."""
         network = _leader(1)
@@ -254,16 +270,18 @@ class FetchTests:
         network.fetch("s1")
         assert network.queue == []
 
-    def test_are_dropped_in_a_later_leadership(self) -> None:
-        """They were read for the peer's progress in another term."""
+    def test_of_an_earlier_leadership_are_dropped(self) -> None:
+        """Another leader may have replaced them since they were asked for."""
         network = self._restarted_leader()
         _rejection(network, 5, 2, 1)
-        network.step("s1", RequestVote("s3", 3, 1, 1))
-        network.campaign("s1")
-        network.step("s1", RequestVoteResponse("s3", 4, granted=True))
-        network.queue.clear()
-        network.fetch("s1")
+        (fetch,) = network.unread["s1"]
+        old = replace(fetch, term=fetch.term - 1)
+        network.rafts["s1"].fetched(old, entries_of(1, 1, 1, after=2))
+        network.pump("s1")
         assert network.queue == []
+        assert _progress(network).fetching
+        network.fetch("s1")
+        assert _spans(_to(network, "s2")) == [(2, 5)]
 
 
 class OnResponseTests:

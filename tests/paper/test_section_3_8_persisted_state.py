@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from consensus.core.messages import (
     AppendEntries,
@@ -21,7 +19,6 @@ from tests.support.network import Disk, Network, alone, entries_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from random import Random
 
 
 def _restart(network: Network, name: str = "s1") -> None:
@@ -225,11 +222,12 @@ def _check_is_durable(disk: Disk, name: str, peer: str, message: Message) -> Non
 class OrderTests:
     """§3.8: term, vote and entries are durable before a message depends on them."""
 
-    @given(st.randoms(use_true_random=False))
-    @settings(max_examples=40, deadline=None)
-    def test_with_disks_of_any_speed(self, dice: Random) -> None:
+    @pytest.mark.parametrize("seed", range(40))
+    def test_with_disks_of_any_speed(self, seed: int) -> None:
         """§3.8: every message of every server is checked as it leaves."""
-        network = _Suspicious(tuning=Tuning(heartbeat_ticks=2, election_ticks=5))
+        tuning = Tuning(heartbeat_ticks=2, election_ticks=5)
+        network = _Suspicious(tuning=tuning, seed=seed)
+        dice = network.random
         network.slow |= set(network.names)
         for step in range(250):
             name = dice.choice(network.names)

@@ -263,7 +263,7 @@ class Network:
 
     def deliveries(self) -> Iterator[Message]:
         """Do the same, and yield each message after its delivery."""
-        for _ in range(100_000):
+        for _ in range(20_000):
             if not self.queue:
                 return
             message = self.deliver()
