@@ -52,6 +52,17 @@ def survey(
     return gatherResults(asked, consumeErrors=True)
 
 
+def transfer(cluster: Client, target: ServerId | None) -> Deferred[ServerId]:
+    """
+    Let the leader hand over to *target*, or to whom it sees fit.
+
+    The Deferred fires with the new leader; it fails with what
+    :meth:`.RaftServer.transfer` fails with.
+    """
+    answer = cluster.ask_leader("transfer", (target or "").encode())
+    return answer.addCallback(bytes.decode)
+
+
 def find_leader(reports: Iterable[Report]) -> ServerId | None:
     """
     Return who leads, as far as *reports* can tell.

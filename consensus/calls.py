@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from consensus.errors import CommandFailedError, InvalidCommandError, RaftError
 
 if TYPE_CHECKING:
-    from consensus.core.values import Status
+    from consensus.core.values import ServerId, Status
     from consensus.interfaces import StateMachine
 
 _MAX_SHOWN = 64
@@ -32,6 +32,9 @@ class Callee(Protocol):
     def status(self) -> Status:
         """See :class:`.RaftServer`."""
 
+    def transfer(self, target: ServerId | None) -> Deferred[ServerId]:
+        """See :class:`.RaftServer`."""
+
 
 def answer(
     callee: Callee, machine: StateMachine, method: str, payload: bytes
@@ -41,21 +44,45 @@ def answer(
 
     The Deferred fails with a :class:`~.RaftError` and nothing else.
     """
+    call = _METHODS.get(method)
+    if call is None:
+        message = f"there is no method {method[:_MAX_SHOWN]!r}"
+        return fail(InvalidCommandError(message))
     try:
-        if method == "write":
-            # What is no command has no place in the log.
-            machine.decode(payload)
-            written = callee.write_encoded(payload)
-            return written.addCallback(_encoded, machine)
-        if method == "read":
-            query = machine.decode(payload)
-            return callee.read(query).addCallback(_encoded, machine)
-        if method == "status":
-            return succeed(msgspec.msgpack.encode(callee.status()))
+        return call(callee, machine, payload)
     except RaftError as error:
         return fail(error)
-    message = f"there is no method {method[:_MAX_SHOWN]!r}"
-    return fail(InvalidCommandError(message))
+
+
+def _write(callee: Callee, machine: StateMachine, payload: bytes) -> Deferred[bytes]:
+    # What is no command has no place in the log.
+    machine.decode(payload)
+    return callee.write_encoded(payload).addCallback(_encoded, machine)
+
+
+def _read(callee: Callee, machine: StateMachine, payload: bytes) -> Deferred[bytes]:
+    return callee.read(machine.decode(payload)).addCallback(_encoded, machine)
+
+
+def _status(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
+    del payload
+    return succeed(msgspec.msgpack.encode(callee.status()))
+
+
+def _transfer(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
+    try:
+        target = payload.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidCommandError("the name of a server is UTF-8") from error
+    return callee.transfer(target or None).addCallback(str.encode)
+
+
+_METHODS = {
+    "write": _write,
+    "read": _read,
+    "status": _status,
+    "transfer": _transfer,
+}
 
 
 def _encoded(result: Any, machine: StateMachine) -> bytes:

@@ -29,6 +29,7 @@ from consensus.client import Client
 from consensus.clock import default_reactor, monotonic_clock
 from consensus.errors import (
     ConfigError,
+    InvalidChangeError,
     InvalidCommandError,
     OutcomeUnknownError,
     RaftError,
@@ -184,7 +185,9 @@ def _explain(error: RaftError) -> str:
 def _exit_status(error: RaftError) -> int:
     if isinstance(error, OutcomeUnknownError):
         return EXIT_UNKNOWN
-    if isinstance(error, RejectedError) and not isinstance(error, InvalidCommandError):
+    if isinstance(error, InvalidCommandError | InvalidChangeError):
+        return EXIT_FAILED  # to try again is of no use
+    if isinstance(error, RejectedError):
         return EXIT_NOT_DONE
     return EXIT_FAILED
 
@@ -268,6 +271,19 @@ def leader(connection: Connection) -> None:
         click.echo("raft: no server that answers leads", err=True)
         sys.exit(EXIT_FAILED)
     click.echo(name)
+
+
+@raft.command()
+@click.argument("server", required=False)
+@click.pass_obj
+def transfer(connection: Connection, server: str | None) -> None:
+    """
+    Hand leadership over to SERVER, or to one that is up to date.
+
+    Nothing is lost, and no election timeout passes.
+    """
+    heir = connection.run(lambda cluster: admin.transfer(cluster, server))
+    click.echo(f"{heir} leads now")
 
 
 def _survey(connection: Connection) -> list[Report]:

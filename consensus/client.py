@@ -22,6 +22,7 @@ from consensus import registry
 from consensus.clock import monotonic_clock
 from consensus.core.values import Status
 from consensus.errors import (
+    InvalidChangeError,
     InvalidCommandError,
     NotLeaderError,
     OutcomeUnknownError,
@@ -145,7 +146,7 @@ class Client:
             OutcomeUnknownError: It may have been applied, or may yet be.
             CommandFailedError: The state machine raised.
         """
-        return Deferred.fromCoroutine(self._call("write", command, is_repeatable=False))
+        return self.ask_leader("write", command)
 
     def read(self, query: bytes) -> Deferred[bytes]:
         """
@@ -154,6 +155,16 @@ class Client:
         The Deferred fails as that of :meth:`write`.
         """
         return Deferred.fromCoroutine(self._call("read", query, is_repeatable=True))
+
+    def ask_leader(self, method: str, payload: bytes) -> Deferred[bytes]:
+        """
+        Call a *method* that only the leader answers; see :meth:`write`.
+
+        Args:
+            method: See ``docs/reference/protocol.md``.
+            payload: What it takes.
+        """
+        return Deferred.fromCoroutine(self._call(method, payload, is_repeatable=False))
 
     def status(
         self, server: ServerId, timeout: float | None = None
@@ -247,7 +258,7 @@ class Client:
 
 def _may_repeat(error: RaftError, *, is_repeatable: bool) -> bool:
     """Say whether a call that failed with *error* may be made again."""
-    if isinstance(error, InvalidCommandError):
+    if isinstance(error, InvalidCommandError | InvalidChangeError):
         return False  # it would be refused again
     if isinstance(error, RejectedError):
         return True

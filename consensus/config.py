@@ -57,6 +57,7 @@ _KEYS = {
     "storage",
     "timing",
     "limits",
+    "preferred_leaders",
 }
 
 KIB = 1024
@@ -89,11 +90,13 @@ class Timing:
         election_timeout: A follower that hears nothing for this long, and a
             random part of it more, asks for votes.
         request_timeout: How long a client's call may take in a server.
+        disk_stall_timeout: A leader whose disk takes longer hands over.
     """
 
     heartbeat_interval: float = 0.05
     election_timeout: float = 0.25
     request_timeout: float = 10.0
+    disk_stall_timeout: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,7 @@ class Config:
         storage: Where logs are kept.
         timing: How long things may take.
         limits: What bounds memory.
+        preferred_leaders: Who should lead, the most preferred first.
         address: The address of the one server of :func:`from_mapping` where
             *members* does not have it.
         source: The file that all this is from; empty if it is from none.
@@ -149,6 +153,7 @@ class Config:
     storage: Engine
     timing: Timing = Timing()
     limits: Limits = Limits()
+    preferred_leaders: tuple[ServerId, ...] = ()
     address: Address = ""
     source: str = ""
     lines: Mapping[str, int] = field(default_factory=dict)
@@ -266,6 +271,7 @@ class _Reader:
             "timing": self._timing(),
             "limits": self._limits(),
         }
+        rest["preferred_leaders"] = self._preferred(rest["members"])
         rest |= {kind: self._engine(kind, defaults) for kind in registry.KINDS}
         if self._findings:
             raise ConfigError(sorted(self._findings, key=lambda each: each.line))
@@ -379,6 +385,16 @@ class _Reader:
             )
         else:
             seen.add(name)
+
+    def _preferred(self, members: Mapping[ServerId, Address]) -> tuple[ServerId, ...]:
+        value = self._get("preferred_leaders") or Value((), "preferred_leaders")
+        if not isinstance(value.content, tuple):
+            self._filler.expected("a list of members", value, "write it as [s1, s2]")
+            return ()
+        seen: set[ServerId] = set()
+        for each in value.content:
+            self._hosted(each, members, seen)
+        return tuple(str(each.content) for each in value.content)
 
     def _engine(self, kind: str, defaults: Mapping[str, str | type]) -> Engine | None:
         named, options = self._engine_parts(kind, defaults)

@@ -127,6 +127,12 @@ class MembershipPendingError(RejectedError):
     code = "membership_pending"
 
 
+class InvalidChangeError(RejectedError):
+    """The cluster cannot be changed as asked; the message says why."""
+
+    code = "invalid_change"
+
+
 class AlreadyConfiguredError(RejectedError):
     """The server has a membership already; bootstrapping is for new ones."""
 

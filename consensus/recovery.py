@@ -67,6 +67,8 @@ def make_raft(
             election_ticks=max(1, round(timing.election_timeout / tick)),
             max_append_bytes=limits.max_append_bytes,
             max_inflight=limits.max_inflight_appends,
+            stable_leader=True,
+            preferred=tuple(config.preferred_leaders),
         ),
         hard_state=recovered.hard_state,
         log=Log(recovered.last_index, recovered.term_starts, limits.log_cache_bytes),

@@ -1,45 +1,45 @@
 """
-RaftServer: one Raft with its storage, its transport, its machine and a clock.
+RaftServer: one server of a cluster, as a Twisted service.
 
-This is the only place where the pure core meets the world.  Whatever happens
-in one turn of the reactor (messages, writes, reads, finished syncs) is
-gathered, and dealt with together at the start of the next one.
+It makes and unmakes what belongs to a server: storage and its thread,
+transport, state machine, clock; and offers what users call.  What happens in
+between is the :mod:`~consensus.driver`'s.
 """
 
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from consensus import calls
 from consensus.clock import MonotonicClock, default_reactor, monotonic_clock
 from consensus.core.membership import Membership
-from consensus.core.ready import MembershipChanged
-from consensus.core.values import EntryKind, Role, Status
+from consensus.core.ready import MembershipChanged, TransferFailed
+from consensus.core.values import Role, Status
+from consensus.driver import Driver
 from consensus.errors import (
     NotLeaderError,
-    ProtocolError,
     RaftError,
     StoppedError,
+    TimedOutError,
 )
-from consensus.recovery import TICKS_PER_HEARTBEAT, Recovered, make_raft, recover
-from consensus.requests import LeaderWaiters, Reads, Writes, command_failed
+from consensus.recovery import Recovered, make_raft, recover
+from consensus.requests import LeaderWaiters
 from consensus.worker import StorageWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Generator, Mapping
 
     from consensus.config import Config
     from consensus.core.messages import Message
-    from consensus.core.raft import Raft
-    from consensus.core.ready import Event, Fetch, Ready, RoleChanged
+    from consensus.core.ready import Event, RoleChanged
     from consensus.core.values import Address, Entry, LogIndex, ServerId
 
 _log = Logger()
@@ -77,26 +77,14 @@ class RaftServer(Service):
         self._clock: Any = monotonic_clock(self._reactor) if clock is None else clock
         self._random_below = random_below
         self._machine = config.state_machine.cls(config.state_machine.options)
-        self._state: Any = None
-        self._raft: Raft | None = None
+        self._driver: Driver | None = None
         self._recovered: Recovered | None = None
-        self._ticking: LoopingCall | None = None
         self._is_over = True
         self._reason: Exception = StoppedError(f"{name} was not started")
         self._starting: Deferred[None] = succeed(None)
         self._start_waiters: list[Deferred[None]] = []
         self._leader_waiters = LeaderWaiters(self._clock)
-        self._is_scheduled = False
-        self._ticks = 0
-        timing = config.timing
-        self._tick_interval = timing.heartbeat_interval / TICKS_PER_HEARTBEAT
-        self._patience = max(1, round(timing.request_timeout / self._tick_interval))
-        transport = config.transport
-        largest = transport.cls.max_command_bytes(transport.options)
-        self._writes = Writes(
-            config.limits, min(largest, config.limits.max_command_bytes)
-        )
-        self._reads = Reads(config.limits)
+        self._transfers: list[Deferred[ServerId]] = []
 
     # --- starting and stopping -------------------------------------------
 
@@ -123,15 +111,22 @@ class RaftServer(Service):
         raft = make_raft(self.config, self._recovered, self._random_below)
         identity = self._recovered.identity
         yield self._transport.listen(identity, self.config.address_of(self.name), self)
-        self._raft = raft
-        self._state = self._machine.init(self.name)
-        self._connect(raft.state.membership)
+        driver = Driver(
+            raft,
+            self.config,
+            self._machine,
+            self._storage,
+            self._worker,
+            self._transport,
+            self._reactor,
+            self._on_event,
+            self._fail,
+        )
         if self.config.members and raft.is_new:
             raft.bootstrap(Membership(dict(self.config.members)))
         self._compare_members(raft.state.membership)
-        self._ticking = LoopingCall(self._tick)
-        self._ticking.clock = self._clock
-        self._ticking.start(self._tick_interval, now=False)
+        driver.start(self._clock)
+        self._driver = driver
         _log.info(
             "{server} of {cluster} started in term {term} with {entries} entries",
             server=self.name,
@@ -139,7 +134,6 @@ class RaftServer(Service):
             term=raft.state.term,
             entries=raft.state.log.last_index,
         )
-        self._schedule()
         waiters, self._start_waiters = self._start_waiters, []
         for waiter in waiters:
             waiter.callback(None)
@@ -165,7 +159,7 @@ class RaftServer(Service):
             StorageError: The storage cannot be opened.
             UnreachableError: Its address cannot be listened on.
         """
-        if self._raft is not None:
+        if self._driver is not None:
             return succeed(None)
         if self._is_over:
             return fail(self._reason)
@@ -175,11 +169,20 @@ class RaftServer(Service):
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
-        """Stop; what is under way fails with :class:`~.StoppedError`."""
+        """
+        Stop; what is under way fails with :class:`~.StoppedError`.
+
+        A leader hands over first, so that the others need not wait for an
+        election timeout.
+        """
         if not self.running:
             return
         Service.stopService(self)
         yield self._starting
+        if self._driver is not None and self.leader() == self.name:
+            with suppress(RaftError):
+                heir = yield self.transfer()
+                _log.info("{server} hands over to {heir}", server=self.name, heir=heir)
         if not self._is_over:
             self._halt(StoppedError(f"{self.name} was stopped"))
             yield self._close()
@@ -211,13 +214,11 @@ class RaftServer(Service):
         """Do nothing more, and tell all who wait."""
         self._is_over = True
         self._reason = error
-        self._raft = None
-        if self._ticking is not None:
-            self._ticking.stop()
-            self._ticking = None
-        self._writes.fail(error)
-        self._reads.fail(error)
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            driver.stop(error)
         self._leader_waiters.fail(error)
+        self._end_transfers(error)
         waiters, self._start_waiters = self._start_waiters, []
         for waiter in waiters:
             waiter.errback(error)
@@ -265,10 +266,9 @@ class RaftServer(Service):
         Raises:
             RejectedError: It entered no log.
         """
-        self._require_leader()
-        answer = self._writes.add(command)
-        self._schedule()
-        return answer
+        if self._driver is None:
+            raise NotLeaderError
+        return self._driver.write(command)
 
     def read(self, query: Any) -> Deferred[Any]:
         """
@@ -279,13 +279,12 @@ class RaftServer(Service):
             TimedOutError: No majority confirmed that this server leads.
             CommandFailedError: The machine raised.
         """
+        if self._driver is None:
+            return fail(NotLeaderError())
         try:
-            self._require_leader()
-            answer = self._reads.add(query)
+            return self._driver.read(query)
         except RaftError as error:
             return fail(error)
-        self._schedule()
-        return answer
 
     def status(self) -> Status:
         """
@@ -294,7 +293,7 @@ class RaftServer(Service):
         Raises:
             StoppedError: It does not run.
         """
-        state = self._running().state
+        state = self._running().raft.state
         return Status(
             server=self.name,
             cluster=self.config.cluster,
@@ -309,7 +308,7 @@ class RaftServer(Service):
 
     def leader(self) -> ServerId | None:
         """Return who leads as far as this server knows."""
-        return self._raft.state.leader if self._raft is not None else None
+        return None if self._driver is None else self._driver.raft.state.leader
 
     def when_leader_known(
         self, timeout: float | None = None, *, other_than: Collection[ServerId] = ()
@@ -328,9 +327,41 @@ class RaftServer(Service):
             return succeed(leader)
         return self._leader_waiters.add(timeout, frozenset(other_than))
 
+    def transfer(self, target: ServerId | None = None) -> Deferred[ServerId]:
+        """
+        Hand leadership over (§3.10); return who leads then.
+
+        Args:
+            target: To whom; by default to whoever is alive and nearest to the
+                end of the log.
+
+        Writes are refused meanwhile.  The Deferred fails with:
+            NotLeaderError: This server does not lead.
+            InvalidChangeError: *target* is no other voter, or nobody is alive.
+            TimedOutError: *target* did not take over; this server still leads.
+        """
+        try:
+            driver = self._running()
+            driver.turn()  # what was asked for before is still done here
+            driver.raft.transfer(target)
+        except RaftError as error:
+            return fail(error)
+        waiter: Deferred[ServerId] = Deferred()
+        self._transfers.append(waiter)
+        driver.schedule()
+        return waiter
+
+    def _end_transfers(self, outcome: ServerId | Exception) -> None:
+        waiters, self._transfers = self._transfers, []
+        for waiter in waiters:
+            if isinstance(outcome, Exception):
+                waiter.errback(outcome)
+            else:
+                waiter.callback(outcome)
+
     def get_entry(self, index: LogIndex) -> Deferred[Entry | None]:
         """Return the entry at *index* of this server's log; ``None`` past its end."""
-        log = self._running().state.log
+        log = self._running().raft.state.log
         if not 0 < index <= log.last_index:
             return succeed(None)
         if index > log.offset:
@@ -346,127 +377,38 @@ class RaftServer(Service):
         :class:`~.AlreadyConfiguredError` when this server has one already.
         """
         try:
-            self._running().bootstrap(Membership(dict(members)))
+            driver = self._running()
+            driver.raft.bootstrap(Membership(dict(members)))
         except RaftError as error:
             return fail(error)
-        self._turn()
+        driver.turn()
         return self._worker.call(lambda: None)
 
-    def _running(self) -> Raft:
-        if self._raft is None:
+    def _running(self) -> Driver:
+        if self._driver is None:
             message = f"{self.name} does not run"
             raise StoppedError(message)
-        return self._raft
-
-    def _require_leader(self) -> None:
-        if self._raft is None or self._raft.state.role is not Role.LEADER:
-            raise self._not_leader()
-
-    def _not_leader(self) -> NotLeaderError:
-        if self._raft is None:
-            return NotLeaderError()
-        state = self._raft.state
-        address = state.membership.voters.get(state.leader or "", "")
-        return NotLeaderError(state.leader, address)
+        return self._driver
 
     # --- what the transport calls (Inbox) ----------------------------------
 
     def deliver(self, message: Message) -> None:
         """Take a message of another server of the cluster."""
-        if self._raft is None:
-            return
-        try:
-            self._raft.step(message)
-        except ProtocolError as error:
-            _log.warn(
-                "{server} refused a message of {peer}: {error}",
-                server=self.name,
-                peer=message.sender,
-                error=error,
-            )
-        except Exception as error:  # noqa: BLE001 - logged; a broken server stops
-            self._fail(error)
-        self._schedule()
+        if self._driver is not None:
+            self._driver.deliver(message)
 
     def answer(self, method: str, payload: bytes) -> Deferred[bytes]:
         """Answer a client's call; see ``docs/reference/protocol.md``."""
         return calls.answer(self, self._machine, method, payload)
 
-    # --- one turn ----------------------------------------------------------
-
-    def _schedule(self) -> None:
-        """Have :meth:`_turn` called on the reactor's next turn."""
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            # Unlike callLater(0), it does not go by the wall clock.
-            self._reactor.callFromThread(self._turn)
-
-    def _turn(self) -> None:
-        """Deal with all that gathered since the last turn."""
-        self._is_scheduled = False
-        raft = self._raft
-        if raft is None:
-            return
-        try:
-            for _ in range(_MAX_READIES):
-                deadline = self._ticks + self._patience
-                self._writes.propose(raft, deadline)
-                self._reads.begin(raft, deadline)
-                ready = raft.ready()
-                if ready is None:
-                    return
-                self._perform(raft, ready)
-                if self._raft is None:
-                    return
-        except Exception as error:  # noqa: BLE001 - logged; a broken server stops
-            self._fail(error)
-            return
-        self._schedule()
-
-    def _perform(self, raft: Raft, ready: Ready) -> None:
-        """Do what *ready* says, in the order that it promises."""
-        if ready.needs_storage:
-            self._worker.persist(
-                ready.hard_state, ready.entries, partial(self._persisted, ready)
-            )
-        for peer, message in ready.messages:
-            self._transport.send(peer, message)
-        if ready.committed:
-            self._apply(ready.committed)
-        for event in ready.events:
-            self._on_event(event)
-        if ready.events:
-            self._writes.drop_lost(raft)
-        self._reads.settle(ready, self._not_leader())
-        self._reads.serve(raft.state.log.last_applied, self._machine, self._state)
-        for fetch in ready.fetches:
-            self._fetch(fetch)
-
-    def _persisted(self, ready: Ready) -> None:
-        """Send what had to wait for storage, and let the core count on it."""
-        if self._raft is None:
-            return
-        for peer, message in ready.messages_after:
-            self._transport.send(peer, message)
-        try:
-            self._raft.advance(ready)
-        except Exception as error:  # noqa: BLE001 - logged; a broken server stops
-            self._fail(error)
-        self._schedule()
-
-    def _fetch(self, fetch: Fetch) -> None:
-        def fetched(entries: Sequence[Entry]) -> None:
-            if self._raft is not None:
-                self._raft.fetched(fetch, entries)
-                self._schedule()
-
-        self._worker.call(
-            partial(self._storage.entries, fetch.first, fetch.last, fetch.max_bytes)
-        ).addCallback(fetched).addErrback(self._fail_with)
+    # --- what the driver reports ----------------------------------------------
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, MembershipChanged):
-            self._connect(event.membership)
+            return
+        if isinstance(event, TransferFailed):
+            message = f"{event.target} did not take over in time; {self.name} leads on"
+            self._end_transfers(TimedOutError(message))
             return
         _log.info(
             _describe(event),
@@ -476,49 +418,16 @@ class RaftServer(Service):
         )
         if event.leader is not None:
             self._leader_waiters.known(event.leader)
-
-    def _connect(self, membership: Membership) -> None:
-        for peer, address in membership.voters.items():
-            if peer != self.name:
-                self._transport.connect(peer, address)
-
-    def _tick(self) -> None:
-        """
-        Let one tick pass.
-
-        One only, however late it comes: after a pause of the process, the
-        messages that arrived meanwhile are heard before time runs out.
-        """
-        self._ticks += 1
-        if self._raft is None:
-            return
-        self._raft.tick()
-        self._writes.expire(self._ticks)
-        self._reads.expire(self._ticks)
-        self._turn()
-
-    def _apply(self, entries: Sequence[Entry]) -> None:
-        """Apply *entries*, and answer the writes among them that wait here."""
-        applied, state = self._writes.applied, self._state
-        decode, handle_write = self._machine.decode, self._machine.handle_write
-        for entry in entries:
-            result: Any = None
-            if entry.kind == EntryKind.COMMAND:
-                try:
-                    result, state = handle_write(decode(entry.command), state)
-                except MemoryError:
-                    # Not every server runs out: this one must not go on.
-                    raise
-                except Exception as error:  # noqa: BLE001 - it is the result
-                    result = command_failed(error)
-                self._state = state
-            applied(entry, result)
+            if event.leader != self.name:
+                self._end_transfers(event.leader)
 
 
 def _describe(event: RoleChanged) -> str:
     """Return the log line of *event*."""
     if event.role is Role.LEADER:
         return "{server} became leader in term {term}"
+    if event.role is Role.PRE_CANDIDATE:
+        return "{server} hears no leader in term {term}, and asks around"
     if event.role is Role.CANDIDATE:
         return "{server} stands for election in term {term}"
     if event.leader is not None:

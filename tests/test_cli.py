@@ -14,6 +14,7 @@ from consensus.admin import Report
 from consensus.core.values import Status
 from consensus.errors import (
     CommandFailedError,
+    InvalidChangeError,
     InvalidCommandError,
     NotLeaderError,
     OverloadedError,
@@ -222,6 +223,7 @@ class ApplicationCommandTests:
             (OverloadedError, 2, "nothing was done: the reason"),
             (NotLeaderError, 2, "nothing was done: no leader is known"),
             (InvalidCommandError, 1, "nothing was done: the reason"),
+            (InvalidChangeError, 1, "nothing was done: the reason"),
             (TimedOutError, 3, "it is not known whether this was done: the reason"),
             (RaftError, 1, "the reason"),
         ],

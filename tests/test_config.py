@@ -115,7 +115,9 @@ data_dir: /var/lib/raft
 state_machine: {engine: config-counter, options: {step: 5, file: x/y}}
 transport: {engine: memory}
 storage: memory
-timing: {heartbeat_interval: 1, election_timeout: 3.5, request_timeout: 60}
+timing: {heartbeat_interval: 1, election_timeout: 3.5, request_timeout: 60,
+  disk_stall_timeout: 7}
+preferred_leaders: [a]
 limits: {max_command_bytes: 10, max_pending_bytes: 11, max_pending_requests: 12,
   log_cache_bytes: 13, max_append_bytes: 14, max_inflight_appends: 15}
 """
@@ -127,7 +129,8 @@ limits: {max_command_bytes: 10, max_pending_bytes: 11, max_pending_requests: 12,
         assert loaded.transport.cls is MemoryTransport
         assert loaded.storage.cls is MemoryStorage
         assert loaded.storage.name == "memory"
-        assert loaded.timing == Timing(1.0, 3.5, 60.0)
+        assert loaded.timing == Timing(1.0, 3.5, 60.0, 7.0)
+        assert loaded.preferred_leaders == ("a",)
         assert loaded.limits == Limits(10, 11, 12, 13, 14, 15)
 
     def test_relative_paths(
@@ -216,6 +219,14 @@ limits: {max_command_bytes: 1.5}
         [
             ("serve: [s1]", "serve: [s5]", "E010", "serve.0", "known are s1, s2, s3"),
             ("serve: [s1]", "serve: [s11]", "E010", "serve.0", "did you mean 's1'?"),
+            *(
+                ("serve:", f"preferred_leaders: {wrong}\nserve:", *found)
+                for wrong, *found in (
+                    ("[s9]", "E010", "preferred_leaders.0", "not among the members"),
+                    ("s1", "E006", "preferred_leaders", "write it as [s1, s2]"),
+                    ("[s1, s1]", "E010", "preferred_leaders.1", "twice"),
+                )
+            ),
             ("serve: [s1]", "serve: [on]", "E006", "serve.0", 'in quotes: "on"'),
             ("serve: [s1]", "serve: s1", "E006", "serve", "write it as [s1, s2]"),
             ("serve: [s1]", "serve: []", "E010", "serve", "name at least one"),

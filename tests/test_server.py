@@ -18,10 +18,13 @@ from consensus.core.values import HardState, Status
 from consensus.errors import (
     AlreadyConfiguredError,
     CommandFailedError,
+    InvalidChangeError,
     InvalidCommandError,
     LeadershipLostError,
     NotLeaderError,
+    OutcomeUnknownError,
     OverloadedError,
+    RaftError,
     StoppedError,
     StorageError,
     TimedOutError,
@@ -208,24 +211,35 @@ class WriteTests:
         failing(servers, waiting, LeadershipLostError)
 
     def test_an_unanswered_write_times_out(self, tmp_path: Path) -> None:
-        """A leader without a majority says so, within the request timeout."""
-        servers = wiretapped(tmp_path, timing={"request_timeout": 0.5})
+        """Before a leader knows that it is alone, its callers' time may be up."""
+        servers = wiretapped(tmp_path, timing={"request_timeout": 0.1})
         chief = servers.leader()
         silence(chief)
         waiting = [chief.write(["set", "a", 1]), chief.read("a")]
         for each in waiting:
             failing(servers, each, TimedOutError)
 
-    def test_a_stop_fails_what_waits(self) -> None:
-        """Who waits for a server that stops hears of it."""
+    def test_a_stop_finishes_what_it_can(self) -> None:
+        """What is under way when a leader is stopped is done as it hands over."""
         servers = Servers()
         chief = servers.leader()
-        write, read = chief.write(["set", "a", 1]), chief.read("a")
         outcomes: list[Any] = []
-        write.addBoth(outcomes.append)
-        read.addBoth(outcomes.append)
+        chief.write(["set", "a", 1]).addBoth(outcomes.append)
         servers.stop(chief.name)
-        assert [outcome.type for outcome in outcomes] == [StoppedError, StoppedError]
+        assert outcomes == [None]
+
+    def test_a_stop_fails_the_rest(self, tmp_path: Path) -> None:
+        """Who waits for a server that stops without a majority hears of it."""
+        servers = wiretapped(tmp_path)
+        chief = servers.leader()
+        silence(chief)
+        outcomes: list[Any] = []
+        chief.write(["set", "a", 1]).addErrback(outcomes.append)
+        chief.read("a").addErrback(outcomes.append)
+        servers.stop(chief.name)
+        unknown, rejected = outcomes
+        assert issubclass(unknown.type, OutcomeUnknownError)
+        assert issubclass(rejected.type, RaftError)
 
 
 class ReadTests:
@@ -244,17 +258,15 @@ class ReadTests:
         old = servers.leader()
         servers.result(old.write(["set", "a", "old"]))
         silence(old)
-        servers.run(1)
-        servers.result(servers.leader().write(["set", "a", "new"]))
-        assert old.status().role == "leader"
-        waiting = old.read("a")
         outcomes: list[Any] = []
-        waiting.addBoth(outcomes.append)
-        servers.run(1)
+        old.read("a").addBoth(outcomes.append)
+        servers.run(0.1)
+        assert old.status().role == "leader"
         assert not outcomes
-        WiretapTransport.silent = set()
         servers.run(1)
         assert outcomes[0].type is NotLeaderError
+        servers.result(servers.leader().write(["set", "a", "new"]))
+        failing(servers, old.read("a"), NotLeaderError)
 
     def test_the_reads_of_a_turn_share_a_round(self, tmp_path: Path) -> None:
         """Fifty reads of one turn cost one message a peer, and no sync."""
@@ -346,6 +358,135 @@ class AddressTests:
         assert error.address == moved[chief.name]
 
 
+class TransferTests:
+    """A leader that hands over, and one that has to."""
+
+    def test_another_leads_at_once(self) -> None:
+        """No election timeout passes; what was written is there."""
+        servers = Servers()
+        chief = servers.leader()
+        servers.result(chief.write(["set", "a", 1]))
+        heir = servers.followers()[0]
+        before = servers.reactor.seconds()
+        assert servers.result(chief.transfer(heir.name)) == heir.name
+        assert servers.reactor.seconds() - before < 0.05
+        assert servers.leader() is heir
+        assert servers.result(heir.read("a")) == 1
+
+    def test_the_leader_chooses(self) -> None:
+        """Without a name, somebody else leads afterwards."""
+        servers = Servers()
+        chief = servers.leader()
+        servers.run(0.3)
+        assert servers.result(chief.transfer()) != chief.name
+
+    @pytest.mark.parametrize(
+        ("target", "words"), [("s9", "no other voter"), (None, "leads already")]
+    )
+    def test_nonsense_is_refused(self, target: str | None, words: str) -> None:
+        """A stranger cannot lead, and the leader does already."""
+        servers = Servers()
+        chief = servers.leader()
+        waiting = chief.transfer(target or chief.name)
+        assert words in str(failing(servers, waiting, InvalidChangeError))
+
+    def test_only_the_leader_can(self) -> None:
+        """A follower says who leads."""
+        servers = Servers()
+        servers.leader()
+        servers.run(0.1)
+        failing(servers, servers.followers()[0].transfer(), NotLeaderError)
+
+    def test_a_dead_heir_changes_nothing(self) -> None:
+        """The leader waits for an election timeout, then goes on."""
+        servers = Servers()
+        chief = servers.leader()
+        servers.run(0.1)
+        dead = servers.followers()[0].name
+        servers.stop(dead)
+        error = failing(servers, chief.transfer(dead), TimedOutError)
+        assert dead in str(error)
+        assert servers.result(chief.write(["set", "a", 1])) is None
+
+    def test_a_leader_that_stops_hands_over(self) -> None:
+        """Nobody has to lose patience: the next write waits for no election."""
+        servers = Servers()
+        chief = servers.leader()
+        servers.result(chief.write(["set", "a", 1]))
+        servers.run(0.1)
+        term = chief.status().term
+        before = servers.reactor.seconds()
+        servers.stop(chief.name)
+        heir = servers.leader()
+        assert servers.result(heir.write(["set", "a", 2])) == 1
+        assert heir.status().term == term + 1
+        assert servers.reactor.seconds() - before < 0.1
+
+    def test_a_leader_alone_stops_too(self) -> None:
+        """With nobody to hand over to, a stop is a stop."""
+        servers = Servers(("s1",))
+        servers.leader()
+        servers.stop("s1")
+
+    def test_the_preferred_leader_takes_over(self) -> None:
+        """Once it has caught up, and without a word from anybody."""
+        servers = Servers(config={"preferred_leaders": ["s2"]})
+        servers.leader()
+        servers.run(6)
+        assert servers.leader().name == "s2"
+
+    def test_over_the_wire(self) -> None:
+        """A client names the heir in UTF-8, and is told who leads."""
+        servers = Servers()
+        chief = servers.leader()
+        heir = servers.followers()[0].name
+        assert servers.result(chief.answer("transfer", heir.encode())) == heir.encode()
+        failing(servers, chief.answer("transfer", b"\xff"), InvalidCommandError)
+
+
+class HeldBackReactor:
+    """What a stalled server sees of the reactor: its storage's turns do not come."""
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+        self.held: list[Any] = []
+        self.is_holding = False
+
+    def callFromThread(self, function: Any) -> None:
+        """Hand the call on, or hold it."""
+        if self.is_holding:
+            self.held.append(function)
+        else:
+            self.reactor.callFromThread(function)
+
+
+class DiskStallTests:
+    """A leader whose disk stands still lets another lead."""
+
+    def test_it_hands_over(self, tmp_path: Path) -> None:
+        """After the timeout, without an election timeout, and goes on as a follower."""
+        servers = wiretapped(tmp_path, timing={"disk_stall_timeout": 0.5})
+        chief = servers.leader()
+        servers.run(0.3)
+        slow = HeldBackReactor(servers.reactor)
+        chief._worker._reactor = slow
+        slow.is_holding = True
+        lost = chief.write(["set", "a", 1])
+        outcomes: list[Any] = []
+        lost.addBoth(outcomes.append)
+        servers.run(0.4)
+        assert servers.leader() is chief
+        servers.run(0.3)
+        heir = servers.leader()
+        assert heir is not chief
+        assert servers.result(heir.read("a")) == 1
+        slow.is_holding = False
+        for call in slow.held:
+            call()
+        servers.run(0.3)
+        assert chief.status().last_applied == heir.status().last_applied
+
+
 class RestartTests:
     """What a server finds again."""
 
@@ -409,8 +550,8 @@ class BrokenTests:
         servers = Servers()
         chief = servers.leader()
         follower = servers.followers()[0]
-        assert follower._raft is not None
-        follower._raft.state.log._terms.clear()  # a log that cannot be
+        assert follower._driver is not None
+        follower._driver.raft.state.log._terms.clear()  # a log that cannot be
         with capturedLogs() as logs:
             chief.write(["set", "a", 1])
             servers.run(0.1)

@@ -19,8 +19,11 @@ from consensus.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
     Message,
+    RequestPreVote,
+    RequestPreVoteResponse,
     RequestVote,
     RequestVoteResponse,
+    TimeoutNow,
 )
 from consensus.core.values import Entry, EntryKind
 from consensus.errors import ProtocolError
@@ -33,8 +36,10 @@ VERSION = 1
 
 # Version, type and the length of the sender's name begin every message; the
 # other numbers follow, then the name, then what is of no fixed size.
-_REQUEST_VOTE = struct.Struct(">BBHQQQ")
-_REQUEST_VOTE_RESPONSE = struct.Struct(">BBHQB")
+_REQUEST_VOTE = struct.Struct(">BBHQQQB")
+_REQUEST_PRE_VOTE = struct.Struct(">BBHQQQ")
+_VOTE_RESPONSE = struct.Struct(">BBHQB")
+_TIMEOUT_NOW = struct.Struct(">BBHQ")
 _APPEND_ENTRIES = struct.Struct(">BBHQQQQQI")
 _APPEND_ENTRIES_RESPONSE = struct.Struct(">BBHQBQQQQ")
 _ENTRY = struct.Struct(">QBI")
@@ -66,25 +71,8 @@ def encode(message: Message) -> bytes:
                 )
                 + sender
             )
-        case RequestVote():
-            body = (
-                _REQUEST_VOTE.pack(
-                    VERSION,
-                    1,
-                    len(sender),
-                    message.term,
-                    message.last_index,
-                    message.last_term,
-                )
-                + sender
-            )
-        case RequestVoteResponse():
-            body = (
-                _REQUEST_VOTE_RESPONSE.pack(
-                    VERSION, 2, len(sender), message.term, message.granted
-                )
-                + sender
-            )
+        case _:
+            body = _encode_election(message, sender)
     return body + _CHECKSUM.pack(crc32(body))
 
 
@@ -110,6 +98,33 @@ def _encode_append(message: AppendEntries, sender: bytes) -> bytes:
     parts += [pack(entry.term, entry.kind, len(entry.command)) for entry in entries]
     parts += [entry.command for entry in entries]
     return b"".join(parts)
+
+
+def _encode_election(
+    message: RequestPreVote
+    | RequestPreVoteResponse
+    | RequestVote
+    | RequestVoteResponse
+    | TimeoutNow,
+    sender: bytes,
+) -> bytes:
+    """Return *message* without its checksum."""
+    length = len(sender)
+    term = message.term
+    match message:
+        case RequestVote(last_index=index, last_term=last_term, transfer=transfer):
+            head = _REQUEST_VOTE.pack(
+                VERSION, 1, length, term, index, last_term, transfer
+            )
+        case RequestVoteResponse(granted=granted):
+            head = _VOTE_RESPONSE.pack(VERSION, 2, length, term, granted)
+        case RequestPreVote(last_index=index, last_term=last_term):
+            head = _REQUEST_PRE_VOTE.pack(VERSION, 5, length, term, index, last_term)
+        case RequestPreVoteResponse(granted=granted):
+            head = _VOTE_RESPONSE.pack(VERSION, 6, length, term, granted)
+        case TimeoutNow():
+            head = _TIMEOUT_NOW.pack(VERSION, 7, length, term)
+    return head + sender
 
 
 def decode(data: bytes) -> Message:
@@ -162,18 +177,42 @@ def _flag(value: int) -> bool:
 
 def _decode_request_vote(data: bytes, end: int) -> RequestVote:
     layout = _REQUEST_VOTE
+    _, _, length, term, last_index, last_term, transfer = layout.unpack_from(data)
+    _check_numbers(term, last_index, last_term)
+    sender = _sender(data, layout.size, length, end)
+    return RequestVote(sender, term, last_index, last_term, _flag(transfer))
+
+
+def _decode_request_pre_vote(data: bytes, end: int) -> RequestPreVote:
+    layout = _REQUEST_PRE_VOTE
     _, _, length, term, last_index, last_term = layout.unpack_from(data)
     _check_numbers(term, last_index, last_term)
     sender = _sender(data, layout.size, length, end)
-    return RequestVote(sender, term, last_index, last_term)
+    return RequestPreVote(sender, term, last_index, last_term)
 
 
-def _decode_request_vote_response(data: bytes, end: int) -> RequestVoteResponse:
-    layout = _REQUEST_VOTE_RESPONSE
+def _vote_response(data: bytes, end: int) -> tuple[str, int, bool]:
+    """Return the fields of an answer to either kind of request."""
+    layout = _VOTE_RESPONSE
     _, _, length, term, granted = layout.unpack_from(data)
     _check_numbers(term)
     sender = _sender(data, layout.size, length, end)
-    return RequestVoteResponse(sender, term, _flag(granted))
+    return sender, term, _flag(granted)
+
+
+def _decode_request_vote_response(data: bytes, end: int) -> RequestVoteResponse:
+    return RequestVoteResponse(*_vote_response(data, end))
+
+
+def _decode_request_pre_vote_response(data: bytes, end: int) -> RequestPreVoteResponse:
+    return RequestPreVoteResponse(*_vote_response(data, end))
+
+
+def _decode_timeout_now(data: bytes, end: int) -> TimeoutNow:
+    layout = _TIMEOUT_NOW
+    _, _, length, term = layout.unpack_from(data)
+    _check_numbers(term)
+    return TimeoutNow(_sender(data, layout.size, length, end), term)
 
 
 def _decode_append_response(data: bytes, end: int) -> AppendEntriesResponse:
@@ -232,4 +271,7 @@ _PARSERS: dict[int, Callable[[bytes, int], Message]] = {
     2: _decode_request_vote_response,
     3: _decode_append,
     4: _decode_append_response,
+    5: _decode_request_pre_vote,
+    6: _decode_request_pre_vote_response,
+    7: _decode_timeout_now,
 }

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestVote:
+class RequestPreVote:
     """
-    A candidate asks for a vote (§3.4).
+    A server asks whether it could win an election, before it begins one (§9.6).
 
     Args:
-        sender: The candidate.
-        term: The term that it wants to lead.
+        sender: Who asks.
+        term: Its current term; an election would be for the next one.
         last_index: The last index of its log.
         last_term: The term of the entry there.
     """
@@ -33,12 +33,50 @@ class RequestVote:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestPreVoteResponse:
+    """An answer to :class:`RequestPreVote`; it binds nobody (§9.6)."""
+
+    sender: ServerId
+    term: Term
+    granted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RequestVote:
+    """
+    A candidate asks for a vote (§3.4).
+
+    Args:
+        sender: The candidate.
+        term: The term that it wants to lead.
+        last_index: The last index of its log.
+        last_term: The term of the entry there.
+        transfer: The leader itself has asked for this election, so that who
+            hears a leader answers all the same (§4.2.3).
+    """
+
+    sender: ServerId
+    term: Term
+    last_index: LogIndex
+    last_term: Term
+    transfer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RequestVoteResponse:
     """A voter's answer to :class:`RequestVote` (§3.4)."""
 
     sender: ServerId
     term: Term
     granted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutNow:
+    """A leader asks the receiver to stand for election at once (§3.10)."""
+
+    sender: ServerId
+    term: Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,4 +130,12 @@ class AppendEntriesResponse:
     hint_term: Term = 0
 
 
-Message = RequestVote | RequestVoteResponse | AppendEntries | AppendEntriesResponse
+Message = (
+    RequestPreVote
+    | RequestPreVoteResponse
+    | RequestVote
+    | RequestVoteResponse
+    | TimeoutNow
+    | AppendEntries
+    | AppendEntriesResponse
+)

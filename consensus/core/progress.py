@@ -34,6 +34,7 @@ class Progress:
         fetching: Entries for it are being read from storage.
         round: The latest round of heartbeats that it answered (§6.4).
         sent_commit: The highest commit index that a message let it know.
+        heard: At which tick of the leader's reign it answered last (§6.2).
         inflight: The last index of each message with entries under way.
     """
 
@@ -44,6 +45,7 @@ class Progress:
     fetching: bool = False
     round: int = 0
     sent_commit: LogIndex = 0
+    heard: int = 0
     inflight: deque[LogIndex] = field(default_factory=deque)
 
     def probe(self, next_index: LogIndex) -> None:

@@ -10,21 +10,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from consensus.core import election, reads, replication
+from consensus.core import election, reads, replication, transfer
 from consensus.core import state as roles
 from consensus.core.log import MAX_BATCH, Log
 from consensus.core.membership import Membership
 from consensus.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
+    RequestPreVote,
+    RequestPreVoteResponse,
     RequestVote,
     RequestVoteResponse,
+    TimeoutNow,
 )
 from consensus.core.ready import Fetch, Ready
 from consensus.core.state import State, Tuning
 from consensus.core.values import Entry, EntryKind, HardState, Role
 from consensus.errors import (
     AlreadyConfiguredError,
+    InvalidChangeError,
     InvariantError,
     NotLeaderError,
 )
@@ -40,18 +44,41 @@ def _ignore(state: State, message: Message) -> None:
     """Drop an answer to what this server no longer asks in its role."""
 
 
+def _disturbs(message: Message) -> bool:
+    """Say whether *message* asks for an election that no leader asked for."""
+    if isinstance(message, RequestVote):
+        return not message.transfer
+    return isinstance(message, RequestPreVote)
+
+
 #: What each role makes of each message of the current term.
 DISPATCH: dict[tuple[Role, type[Any]], Callable[[State, Any], None]] = {
+    (Role.FOLLOWER, RequestPreVote): election.on_request_pre_vote,
+    (Role.FOLLOWER, RequestPreVoteResponse): _ignore,
     (Role.FOLLOWER, RequestVote): election.on_request_vote,
     (Role.FOLLOWER, RequestVoteResponse): _ignore,
+    (Role.FOLLOWER, TimeoutNow): election.on_timeout_now,
     (Role.FOLLOWER, AppendEntries): replication.on_append,
     (Role.FOLLOWER, AppendEntriesResponse): _ignore,
+    (Role.PRE_CANDIDATE, RequestPreVote): election.on_request_pre_vote,
+    (Role.PRE_CANDIDATE, RequestPreVoteResponse): election.on_pre_vote_response,
+    (Role.PRE_CANDIDATE, RequestVote): election.on_request_vote,
+    (Role.PRE_CANDIDATE, RequestVoteResponse): _ignore,
+    (Role.PRE_CANDIDATE, TimeoutNow): election.on_timeout_now,
+    (Role.PRE_CANDIDATE, AppendEntries): replication.on_append,
+    (Role.PRE_CANDIDATE, AppendEntriesResponse): _ignore,
+    (Role.CANDIDATE, RequestPreVote): election.on_request_pre_vote,
+    (Role.CANDIDATE, RequestPreVoteResponse): _ignore,
     (Role.CANDIDATE, RequestVote): election.on_request_vote,
     (Role.CANDIDATE, RequestVoteResponse): election.on_response,
+    (Role.CANDIDATE, TimeoutNow): _ignore,
     (Role.CANDIDATE, AppendEntries): replication.on_append,
     (Role.CANDIDATE, AppendEntriesResponse): _ignore,
+    (Role.LEADER, RequestPreVote): election.on_request_pre_vote,
+    (Role.LEADER, RequestPreVoteResponse): _ignore,
     (Role.LEADER, RequestVote): election.on_request_vote,
     (Role.LEADER, RequestVoteResponse): _ignore,
+    (Role.LEADER, TimeoutNow): _ignore,
     (Role.LEADER, AppendEntries): replication.on_append_as_leader,
     (Role.LEADER, AppendEntriesResponse): replication.on_response,
 }
@@ -147,6 +174,8 @@ class Raft:
                 but, perhaps, the term.
         """
         state = self.state
+        if _disturbs(message) and election.is_loyal(state):
+            return
         if message.term < state.term:
             self._refuse_stale(message)
             return
@@ -157,10 +186,11 @@ class Raft:
     def _refuse_stale(self, message: Message) -> None:
         """Tell a server that is behind the current term (§3.3)."""
         state = self.state
+        answer: Message
         if isinstance(message, RequestVote):
-            answer: Message = RequestVoteResponse(
-                state.server, state.term, granted=False
-            )
+            answer = RequestVoteResponse(state.server, state.term, granted=False)
+        elif isinstance(message, RequestPreVote):
+            answer = RequestPreVoteResponse(state.server, state.term, granted=False)
         elif isinstance(message, AppendEntries):
             answer = AppendEntriesResponse(
                 state.server, state.term, success=False, index=0, round=0
@@ -177,9 +207,13 @@ class Raft:
             The index of the first; the others follow it.
 
         Raises:
-            NotLeaderError: Somebody else leads; nothing was appended.
+            NotLeaderError: Somebody else leads, or is about to; nothing was
+                appended.
         """
         self._require_leader()
+        heir = self.state.transferee
+        if heir is not None:
+            raise NotLeaderError(heir, self.state.membership.voters.get(heir, ""))
         log, term = self.state.log, self.state.term
         first = log.last_index + 1
         log.append(
@@ -189,6 +223,36 @@ class Raft:
             ]
         )
         return first
+
+    def transfer(self, target: ServerId | None = None) -> ServerId:
+        """
+        Hand leadership over (§3.10); a ``RoleChanged`` says that it is done.
+
+        Args:
+            target: To whom; by default to whoever is alive and nearest to the
+                end of the log.
+
+        Returns:
+            To whom.
+
+        Raises:
+            NotLeaderError: Somebody else leads.
+            InvalidChangeError: *target* is no other voter, or nobody is alive.
+        """
+        self._require_leader()
+        state = self.state
+        chosen = transfer.successor(state) if target is None else target
+        if chosen is None:
+            raise InvalidChangeError("no other voter is alive")
+        if chosen == state.server:
+            message = f"{chosen} leads already"
+            raise InvalidChangeError(message)
+        if chosen not in state.progress:
+            others = ", ".join(sorted(state.progress)) or "none"
+            message = f"{chosen} is no other voter of this cluster; those are: {others}"
+            raise InvalidChangeError(message)
+        transfer.begin(state, chosen)
+        return chosen
 
     def read(self, read_id: int) -> None:
         """

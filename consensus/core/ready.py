@@ -56,7 +56,14 @@ class MembershipChanged:
     membership: Membership
 
 
-Event = RoleChanged | MembershipChanged
+@dataclass(frozen=True, slots=True)
+class TransferFailed:
+    """The leader goes on, as *target* did not take over in time (§3.10)."""
+
+    target: ServerId
+
+
+Event = RoleChanged | MembershipChanged | TransferFailed
 
 
 @dataclass(slots=True)

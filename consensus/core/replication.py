@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from consensus.core import reads
+from consensus.core import reads, transfer
 from consensus.core import state as roles
 from consensus.core.log import MAX_BATCH
 from consensus.core.membership import Membership
 from consensus.core.messages import AppendEntries, AppendEntriesResponse
 from consensus.core.progress import Phase, Progress
-from consensus.core.quorum import quorum_index
+from consensus.core.quorum import quorum_index, quorum_size
 from consensus.core.ready import Fetch
 from consensus.core.values import EntryKind
 from consensus.errors import ProtocolError
@@ -30,6 +30,17 @@ def tick(state: State) -> None:
     if state.elapsed >= state.tuning.heartbeat_ticks:
         state.elapsed = 0
         state.heartbeat_due = True
+    state.reign += 1
+    transfer.tick(state)
+    if state.tuning.stable_leader:
+        _check_quorum(state)
+
+
+def _check_quorum(state: State) -> None:
+    """Step down if no majority has answered for an election timeout (§6.2)."""
+    alive = 1 + sum(map(state.is_alive, state.progress))
+    if alive < quorum_size(state.membership.voters):
+        roles.become_follower(state, state.term, None)
 
 
 def send_due(state: State, *, tell_commit: bool) -> None:
@@ -152,10 +163,12 @@ def on_response(state: State, message: AppendEntriesResponse) -> None:
         return
     if message.index > state.log.last_index or message.round > state.round:
         raise ProtocolError("an answer to what was never sent")
+    progress.heard = state.reign
     reads.confirm(state, message.sender, message.round)
     if message.success:
         progress.matched(message.index)
         maybe_commit(state)
+        transfer.proceed(state, message.sender)
     else:
         _on_rejection(state, progress, message)
 

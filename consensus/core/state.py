@@ -31,6 +31,12 @@ class Tuning:
         max_append_bytes: The commands of one message; a larger one goes alone.
         max_inflight: Messages under way to one peer.
         max_apply_bytes: The commands that one Ready hands out to be applied.
+        stable_leader: Ask before standing for election (§9.6), be loyal to a
+            leader that is heard (§4.2.3), and as a leader step down when no
+            majority is (§6.2).  One of these without the others can leave a
+            cluster without a leader for ever.
+        preferred: Who should lead, the most preferred first; a leader hands
+            over to a better one that has caught up (§3.10).
     """
 
     heartbeat_ticks: int = 5
@@ -38,6 +44,8 @@ class Tuning:
     max_append_bytes: int = 48 * 1024
     max_inflight: int = 8
     max_apply_bytes: int = 1024 * 1024
+    stable_leader: bool = False
+    preferred: tuple[ServerId, ...] = ()
 
 
 @dataclass(slots=True)
@@ -66,7 +74,11 @@ class State:
         durable: What storage is known to have of ``hard_state``.
         elapsed: Ticks since a leader was heard, or since the last heartbeat.
         timeout: At how many of them a follower loses patience.
-        votes: Candidate: who granted a vote so far.
+        votes: Candidate or pre-candidate: who granted a vote so far.
+        reign: Leader: ticks since it began to lead.
+        transferee: Leader: to whom leadership is being handed over (§3.10).
+        transfer_began: Leader: at which of those ticks; 0 if never.
+        has_told_transferee: Leader: it has been asked to stand.
         progress: Leader: of each other voter.
         term_start: Leader: the index of its term's no-op (§6.4).
         round: Leader: counts rounds of heartbeats; never reset.
@@ -87,6 +99,10 @@ class State:
     elapsed: int = 0
     timeout: int = 0
     votes: set[ServerId] = field(default_factory=set)
+    reign: int = 0
+    transferee: ServerId | None = None
+    transfer_began: int = 0
+    has_told_transferee: bool = False
     progress: dict[ServerId, Progress] = field(default_factory=dict)
     term_start: LogIndex = 0
     round: int = 0
@@ -109,6 +125,10 @@ class State:
     def peers(self) -> Iterator[ServerId]:
         """Yield the other voters."""
         return (voter for voter in self.membership.voters if voter != self.server)
+
+    def is_alive(self, peer: ServerId) -> bool:
+        """Say whether a leader has heard *peer* within an election timeout (§6.2)."""
+        return self.reign - self.progress[peer].heard < self.tuning.election_ticks
 
     def reply(self, peer: ServerId, message: Message, index: LogIndex = 0) -> None:
         """
@@ -149,6 +169,15 @@ def become_follower(state: State, term: Term, leader: ServerId | None) -> None:
         _announce(state)
 
 
+def become_pre_candidate(state: State) -> None:
+    """Ask around in the current term, which does not change (§9.6)."""
+    state.role = Role.PRE_CANDIDATE
+    state.leader = None
+    state.votes = {state.server}
+    restart_timer(state)
+    _announce(state)
+
+
 def become_candidate(state: State) -> None:
     """Begin a term of its own, with a vote for itself (§3.4)."""
     state.hard_state = HardState(state.term + 1, state.server)
@@ -164,7 +193,7 @@ def become_leader(state: State) -> None:
     """Lead the current term; begin it with a no-op (§3.4, §3.6.2)."""
     state.role = Role.LEADER
     state.leader = state.server
-    state.elapsed = 0
+    state.elapsed = state.reign = state.transfer_began = 0
     next_index = state.log.last_index + 1
     state.progress = {peer: Progress(next_index) for peer in state.peers()}
     state.term_start = next_index
@@ -184,6 +213,7 @@ def _drop_leadership(state: State) -> None:
     state.failed_reads += [read.id for read in state.reads]
     state.reads.clear()
     state.round_due = state.heartbeat_due = False
+    state.transferee = None
 
 
 def _announce(state: State) -> None:

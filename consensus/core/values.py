@@ -26,6 +26,7 @@ class Role(Enum):
     """What a server is in its current term (§3.3)."""
 
     FOLLOWER = "follower"
+    PRE_CANDIDATE = "pre-candidate"
     CANDIDATE = "candidate"
     LEADER = "leader"
 
@@ -101,7 +102,7 @@ class Status:
     Args:
         server: Its name.
         cluster: The name of its cluster.
-        role: ``follower``, ``candidate`` or ``leader``.
+        role: ``follower``, ``pre-candidate``, ``candidate`` or ``leader``.
         term: Its current term.
         leader: Whom it takes for the leader of that term, if anybody.
         membership: The voters and their addresses; empty before the bootstrap.

@@ -22,8 +22,11 @@ from consensus.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
     Message,
+    RequestPreVote,
+    RequestPreVoteResponse,
     RequestVote,
     RequestVoteResponse,
+    TimeoutNow,
 )
 from consensus.core.values import Entry, EntryKind, Identity
 from consensus.errors import (
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
     from consensus.core.values import Address, ServerId
     from consensus.interfaces import Transport
 
-#: One message of each class, from ``s1``.
+#: Messages of each class, from ``s1``.
 MESSAGES: tuple[Message, ...] = (
     RequestVote("s1", term=7, last_index=41, last_term=6),
     RequestVoteResponse("s1", term=7, granted=True),
@@ -67,6 +70,11 @@ MESSAGES: tuple[Message, ...] = (
     AppendEntriesResponse(
         "s1", 7, success=False, index=41, round=5, hint_index=30, hint_term=5
     ),
+    RequestVote("s1", term=7, last_index=41, last_term=6, transfer=True),
+    RequestPreVote("s1", term=6, last_index=41, last_term=5),
+    RequestPreVoteResponse("s1", term=6, granted=True),
+    RequestPreVoteResponse("s1", term=6, granted=False),
+    TimeoutNow("s1", term=7),
 )
 
 #: Errors as servers answer them; what they hold crosses the wire.

@@ -147,6 +147,30 @@ class KillTheLeaderTests(TestCase):
         ]
         assert states[0] == states[1] == states[2]
 
+    async def test_rolling_restart(self) -> None:
+        """A leader that is asked to stop hands over: terms rise by one, no more."""
+        processes = MemberProcesses(self.directory)
+        self.addCleanup(processes.stop_all)
+        processes.start_all()
+        client = Client.connect(processes.addresses, reactor)
+        self.addCleanup(client.close)
+        kv = KVClient(client)
+        await kv.set("key", "before")
+        for _ in range(3):
+            chief = client.leader
+            assert chief is not None
+            term = (await client.status(chief)).term
+            processes.stop(chief)
+            # Reads are repeated, so this one finds the new leader.
+            assert await kv.get("key") is not None
+            await kv.set("key", f"without {chief}")
+            assert client.leader not in {None, chief}
+            assert (await client.status(client.leader)).term == term + 1
+            assert "hands over" in processes.log(chief)
+            processes.start(chief)
+            await Load(processes, client).settled_index()
+        assert await kv.get("key") == f"without {chief}"
+
     async def test_sqlite(self) -> None:
         """On SQLite."""
         await self.run_with("sqlite")

@@ -8,12 +8,16 @@ from consensus.core import election
 from consensus.core.messages import (
     AppendEntries,
     Message,
+    RequestPreVote,
+    RequestPreVoteResponse,
     RequestVote,
     RequestVoteResponse,
+    TimeoutNow,
 )
+from consensus.core.ready import RoleChanged
 from consensus.core.state import Tuning
 from consensus.core.values import HardState, Role
-from tests.support.network import Network, alone
+from tests.support.network import STABLE, Network, alone
 
 _TUNING = Tuning(election_ticks=10)
 
@@ -277,3 +281,169 @@ class OnResponseTests:
         network.step("s1", AppendEntries("s3", 2, 2, 1, 0, 0))
         network.step("s1", _grant("s2", 2))
         assert network.role("s1") is Role.FOLLOWER
+
+
+def _consent(sender: str, term: int) -> RequestPreVoteResponse:
+    return RequestPreVoteResponse(sender, term, granted=True)
+
+
+class PreVoteTests:
+    """One that asks around before it stands."""
+
+    def test_asks_when_the_timeout_has_passed(self) -> None:
+        """Not a tick earlier; and again after another one."""
+        network = alone(1, tuning=STABLE)
+        state = network.rafts["s1"].state
+        for _ in range(3):
+            network.queue.clear()
+            network.tick("s1", state.timeout - 1)
+            assert network.queue == []
+            network.tick("s1")
+            assert [peer for peer, _ in network.queue] == ["s2", "s3"]
+            assert state.role is Role.PRE_CANDIDATE
+
+    def test_draws_its_patience_anew_each_time(self) -> None:
+        """So that two who ask in turn do not do so for ever."""
+        network = alone(1, tuning=Tuning(election_ticks=1000, stable_leader=True))
+        timeouts = set()
+        for _ in range(5):
+            network.campaign("s1")
+            timeouts.add(network.rafts["s1"].state.timeout)
+        assert len(timeouts) > 1
+
+    def test_a_server_that_is_no_voter_never_asks(self) -> None:
+        """Nor does one that was told of no cluster."""
+        network = alone(1, tuning=STABLE)
+        del network.rafts["s1"].state.membership.voters["s1"]
+        network.tick("s1", 100)
+        assert (network.role("s1"), network.queue) == (Role.FOLLOWER, [])
+
+    def test_a_single_server_consents_for_itself(self) -> None:
+        """It leads as soon as its vote is durable."""
+        network = alone(1, names=["s1"], tuning=STABLE)
+        network.campaign("s1")
+        assert network.role("s1") is Role.LEADER
+        assert network.events["s1"] == [
+            RoleChanged(Role.PRE_CANDIDATE, 1, None),
+            RoleChanged(Role.CANDIDATE, 2, None),
+            RoleChanged(Role.LEADER, 2, "s1"),
+        ]
+
+    def test_the_leader_is_forgotten(self) -> None:
+        """Whoever asks hears none; so it is not loyal to it either."""
+        network = alone(1, 2, tuning=STABLE)
+        network.step("s1", AppendEntries("s2", 2, 3, 2, 0, 0))
+        network.campaign("s1")
+        state = network.rafts["s1"].state
+        assert (state.role, state.leader) == (Role.PRE_CANDIDATE, None)
+        assert not election.is_loyal(state)
+
+    def test_the_question_waits_until_the_term_is_durable(self) -> None:
+        """It speaks for a term, like every message."""
+        network = alone(1, tuning=STABLE)
+        network.slow.add("s1")
+        network.step("s1", RequestVoteResponse("s2", 5, granted=False))
+        network.campaign("s1")
+        assert network.queue == []
+        network.sync("s1")
+        assert {message.term for _, message in network.queue} == {5}
+
+    def test_a_refusal_counts_for_nothing(self) -> None:
+        """Two refusals are no majority of three."""
+        network = alone(1, tuning=STABLE)
+        network.campaign("s1")
+        for peer in ("s2", "s3"):
+            network.step("s1", RequestPreVoteResponse(peer, 1, granted=False))
+        assert network.role("s1") is Role.PRE_CANDIDATE
+
+    def test_a_stranger_is_not_asked(self) -> None:
+        """Only voters of the membership count."""
+        network = alone(1, tuning=STABLE)
+        network.campaign("s1")
+        network.step("s1", _consent("s9", 1))
+        assert network.role("s1") is Role.PRE_CANDIDATE
+
+    def test_a_repeated_consent_counts_once(self) -> None:
+        """A transport may deliver an answer twice."""
+        network = alone(1, names=["s1", "s2", "s3", "s4", "s5"], tuning=STABLE)
+        network.campaign("s1")
+        network.step("s1", _consent("s2", 1))
+        network.step("s1", _consent("s2", 1))
+        assert network.role("s1") is Role.PRE_CANDIDATE
+
+    def test_a_consent_that_comes_late_counts_for_nothing(self) -> None:
+        """The election has begun, or another leads."""
+        network = alone(1, names=["s1", "s2", "s3", "s4", "s5"], tuning=STABLE)
+        network.campaign("s1")
+        network.step("s1", _consent("s2", 1))
+        network.step("s1", _consent("s3", 1))
+        network.step("s1", _consent("s4", 2))
+        network.step("s1", _consent("s5", 2))
+        state = network.rafts["s1"].state
+        assert (state.role, state.votes) == (Role.CANDIDATE, {"s1"})
+
+    def test_a_candidate_consents_to_another(self) -> None:
+        """In the next term, this one's vote is free."""
+        network = alone(1, tuning=_TUNING)
+        network.campaign("s1")
+        sent = network.step("s1", RequestPreVote("s2", 2, 2, 1))
+        assert sent == [("s2", _consent("s1", 2))]
+        assert network.role("s1") is Role.CANDIDATE
+
+    def test_a_leader_consents_if_it_may_be_deposed(self) -> None:
+        """Its own tuning says so; the sender's differs."""
+        network = alone(1, names=["s1"], tuning=_TUNING)
+        network.campaign("s1")
+        sent = network.step("s1", RequestPreVote("s2", 2, 3, 2))
+        assert sent == [("s2", _consent("s1", 2))]
+        assert network.role("s1") is Role.LEADER
+
+
+class IsLoyalTests:
+    """Who hears a leader."""
+
+    def test_a_leader_is_at_any_time(self) -> None:
+        """However rarely it speaks; it knows by itself when to step down."""
+        tuning = Tuning(heartbeat_ticks=50, election_ticks=6, stable_leader=True)
+        network = alone(1, names=["s1"], tuning=tuning)
+        network.campaign("s1")
+        network.tick("s1", 20)
+        assert election.is_loyal(network.rafts["s1"].state)
+
+    def test_nobody_is_without_the_option(self) -> None:
+        """Its three parts belong together."""
+        network = alone(1, 2, tuning=_TUNING)
+        network.step("s1", AppendEntries("s2", 2, 3, 2, 0, 0))
+        assert not election.is_loyal(network.rafts["s1"].state)
+
+
+class OnTimeoutNowTests:
+    """One that its leader wants to lead."""
+
+    @pytest.mark.parametrize("role", [Role.FOLLOWER, Role.PRE_CANDIDATE])
+    def test_stands_at_once(self, role: Role) -> None:
+        """Its requests say on whose behalf."""
+        network = alone(1, 2, tuning=STABLE)
+        if role is Role.PRE_CANDIDATE:
+            network.campaign("s1")
+        network.queue.clear()
+        sent = network.step("s1", TimeoutNow("s2", 2))
+        assert {message for _, message in sent} == {
+            RequestVote("s1", 3, 3, 2, transfer=True)
+        }
+        assert network.role("s1") is Role.CANDIDATE
+
+    def test_a_later_candidacy_is_its_own(self) -> None:
+        """It asks around, and its requests do not say so any more."""
+        network = alone(1, 2, tuning=STABLE)
+        network.step("s1", TimeoutNow("s2", 2))
+        network.campaign("s1")
+        (_, request), _ = network.step("s1", _consent("s2", 3))
+        assert request == RequestVote("s1", 4, 3, 2, transfer=False)
+
+    def test_a_server_that_is_no_voter_does_not(self) -> None:
+        """It could not count its own vote."""
+        network = alone(1, 2, tuning=STABLE)
+        del network.rafts["s1"].state.membership.voters["s1"]
+        assert network.step("s1", TimeoutNow("s2", 2)) == []
+        assert network.rafts["s1"].state.hard_state == HardState(2)

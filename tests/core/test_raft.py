@@ -12,8 +12,11 @@ from consensus.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
     Message,
+    RequestPreVote,
+    RequestPreVoteResponse,
     RequestVote,
     RequestVoteResponse,
+    TimeoutNow,
 )
 from consensus.core.raft import DISPATCH, Raft
 from consensus.core.ready import Fetch, MembershipChanged, RoleChanged
@@ -21,11 +24,13 @@ from consensus.core.state import Tuning
 from consensus.core.values import EntryKind, HardState, Role
 from consensus.errors import (
     AlreadyConfiguredError,
+    InvalidChangeError,
     InvariantError,
     NotLeaderError,
 )
 from tests.support.network import Network, alone, entries_of
 
+_ALL_BUT_TIMEOUT_NOW = [kind for kind in get_args(Message) if kind is not TimeoutNow]
 _MEMBERSHIP = Membership({"s1": "a", "s2": "b", "s3": "c"})
 
 
@@ -104,7 +109,7 @@ class BootstrapTests:
 class StepTests:
     """Terms (§3.3)."""
 
-    @pytest.mark.parametrize("kind", get_args(Message))
+    @pytest.mark.parametrize("kind", _ALL_BUT_TIMEOUT_NOW)
     @pytest.mark.parametrize("role", list(Role))
     def test_a_newer_term_makes_a_follower(
         self, role: Role, kind: type[Message]
@@ -115,6 +120,16 @@ class StepTests:
         state = network.rafts["s1"].state
         assert (state.role, state.term) == (Role.FOLLOWER, 9)
         assert network.disks["s1"].hard_state.term == 9
+
+    @pytest.mark.parametrize("role", list(Role))
+    def test_a_follower_of_the_newer_term_stands_if_its_leader_says_so(
+        self, role: Role
+    ) -> None:
+        """In the term after that one."""
+        network = _in_role(role)
+        network.step("s1", TimeoutNow("s2", 9))
+        assert network.role("s1") is Role.CANDIDATE
+        assert network.disks["s1"].hard_state == HardState(10, "s1")
 
     @pytest.mark.parametrize("kind", get_args(Message))
     @pytest.mark.parametrize("role", list(Role))
@@ -140,16 +155,28 @@ class StepTests:
         assert network.step("s1", _message(AppendEntries, 1)) == [
             ("s2", AppendEntriesResponse("s1", term, success=False, index=0, round=0))
         ]
+        assert network.step("s1", _message(RequestPreVote, 1)) == [
+            ("s2", RequestPreVoteResponse("s1", term, granted=False))
+        ]
+        assert network.step("s1", _message(RequestPreVoteResponse, 1)) == []
         assert network.step("s1", _message(RequestVoteResponse, 1)) == []
         assert network.step("s1", _message(AppendEntriesResponse, 1)) == []
+        assert network.step("s1", _message(TimeoutNow, 1)) == []
 
     @pytest.mark.parametrize(
         ("role", "kind"),
         [
+            (Role.FOLLOWER, RequestPreVoteResponse),
             (Role.FOLLOWER, RequestVoteResponse),
             (Role.FOLLOWER, AppendEntriesResponse),
+            (Role.PRE_CANDIDATE, RequestVoteResponse),
+            (Role.PRE_CANDIDATE, AppendEntriesResponse),
+            (Role.CANDIDATE, RequestPreVoteResponse),
+            (Role.CANDIDATE, TimeoutNow),
             (Role.CANDIDATE, AppendEntriesResponse),
+            (Role.LEADER, RequestPreVoteResponse),
             (Role.LEADER, RequestVoteResponse),
+            (Role.LEADER, TimeoutNow),
         ],
     )
     def test_an_answer_that_is_not_waited_for_changes_nothing(
@@ -173,24 +200,30 @@ class StepTests:
 
 def _in_role(role: Role) -> Network:
     """Return s1 alone of three, in *role*, in a term above 1."""
-    network = alone(1, 2)
+    tuning = Tuning(stable_leader=role is Role.PRE_CANDIDATE)
+    network = alone(1, 2, tuning=tuning)
     if role is not Role.FOLLOWER:
         network.campaign("s1")
     if role is Role.LEADER:
         network.step("s1", RequestVoteResponse("s3", 3, granted=True))
+    assert network.role("s1") is role
     network.queue.clear()
     return network
 
 
 def _message(kind: type[Message], term: int) -> Message:
     """Return a message that would change something if its term were right."""
-    if kind is RequestVote:
-        return RequestVote("s2", term, 99, term)
-    if kind is RequestVoteResponse:
-        return RequestVoteResponse("s2", term, granted=True)
-    if kind is AppendEntries:
-        return AppendEntries("s2", term, 1, 1, 2, 0, tuple(entries_of(1)))
-    return AppendEntriesResponse("s2", term, success=True, index=4, round=0)
+    messages: list[Message] = [
+        RequestPreVote("s2", term, 99, term),
+        RequestPreVoteResponse("s2", term, granted=True),
+        RequestVote("s2", term, 99, term),
+        RequestVoteResponse("s2", term, granted=True),
+        TimeoutNow("s2", term),
+        AppendEntries("s2", term, 1, 1, 2, 0, tuple(entries_of(1))),
+        AppendEntriesResponse("s2", term, success=True, index=4, round=0),
+    ]
+    (message,) = (message for message in messages if type(message) is kind)
+    return message
 
 
 def _snapshot(network: Network) -> tuple[HardState, object]:
@@ -237,6 +270,64 @@ class ProposeTests:
             network.propose("s1", b"x")
         assert (known.value.leader, known.value.address) == ("s3", "address of s3")
         assert network.terms("s1") == [1]
+
+
+class TransferTests:
+    """Handing leadership over; see also test_transfer.py."""
+
+    def test_is_refused_by_whoever_does_not_lead(self) -> None:
+        """The error says who does."""
+        network = alone(1)
+        network.step("s1", AppendEntries("s3", 2, 2, 1, 0, 0))
+        with pytest.raises(NotLeaderError) as error:
+            network.transfer("s1", "s2")
+        assert error.value.leader == "s3"
+
+    def test_is_refused_to_the_leader_itself(self) -> None:
+        """It leads already, and goes on taking writes."""
+        network = _in_role(Role.LEADER)
+        with pytest.raises(InvalidChangeError, match=r"^s1 leads already$"):
+            network.transfer("s1", "s1")
+        network.propose("s1", b"x")
+
+    @pytest.mark.parametrize("target", ["s9", ""])
+    def test_is_refused_to_whoever_is_no_peer(self, target: str) -> None:
+        """The error says who is; the leader goes on taking writes."""
+        network = _in_role(Role.LEADER)
+        with pytest.raises(InvalidChangeError, match=r"those are: s2, s3$"):
+            network.transfer("s1", target)
+        network.propose("s1", b"x")
+
+    def test_is_refused_when_there_is_no_peer(self) -> None:
+        """A cluster of one server has nobody to choose."""
+        network = _leader(1)
+        with pytest.raises(InvalidChangeError, match="no other voter is alive"):
+            network.transfer("s1")
+        with pytest.raises(InvalidChangeError, match=r"those are: none$"):
+            network.transfer("s1", "s2")
+
+    def test_is_refused_when_no_peer_is_alive(self) -> None:
+        """Unless the target is named: it may be slow to answer."""
+        network = _in_role(Role.LEADER)
+        network.tick("s1", network.tuning.election_ticks)
+        with pytest.raises(InvalidChangeError, match="no other voter is alive"):
+            network.transfer("s1")
+        assert network.transfer("s1", "s2") == "s2"
+
+    def test_says_to_whom(self) -> None:
+        """Chosen or named."""
+        network = _in_role(Role.LEADER)
+        assert network.transfer("s1", "s3") == "s3"
+        assert network.transfer("s1") in {"s2", "s3"}
+
+    def test_refuses_writes_though_the_heir_has_no_address(self) -> None:
+        """The heir's name is known, at least."""
+        network = _in_role(Role.LEADER)
+        network.transfer("s1", "s2")
+        del network.rafts["s1"].state.membership.voters["s2"]
+        with pytest.raises(NotLeaderError) as error:
+            network.propose("s1", b"x")
+        assert (error.value.leader, error.value.address) == ("s2", "")
 
 
 class ReadTests:

@@ -11,13 +11,15 @@ from consensus.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
     Message,
+    RequestPreVoteResponse,
     RequestVote,
     RequestVoteResponse,
 )
 from consensus.core.progress import Phase, Progress
 from consensus.core.state import Tuning
+from consensus.core.values import Role
 from consensus.errors import ProtocolError
-from tests.support.network import Network, alone, entries_of
+from tests.support.network import STABLE, Network, alone, entries_of
 
 
 def _leader(*terms: int, term: int = 0, tuning: Tuning | None = None) -> Network:
@@ -25,6 +27,9 @@ def _leader(*terms: int, term: int = 0, tuning: Tuning | None = None) -> Network
     network = alone(*terms, term=term, tuning=tuning)
     network.campaign("s1")
     state = network.rafts["s1"].state
+    if state.role is Role.PRE_CANDIDATE:
+        consent = RequestPreVoteResponse("s2", state.term, granted=True)
+        network.step("s1", consent)
     network.rafts["s1"].step(RequestVoteResponse("s2", state.term, granted=True))
     network.pump("s1")
     network.queue.clear()
@@ -102,6 +107,40 @@ class LeaderTickTests:
         assert heartbeat == AppendEntries(
             "s1", 2, prev_index=5, prev_term=2, commit_index=3, round=0
         )
+
+
+class CheckQuorumTests:
+    """A leader that counts who answers; see also tests/paper."""
+
+    def test_each_peer_is_timed_by_its_own_last_answer(self) -> None:
+        """Of two peers, one suffices, now this one and now the other."""
+        network = _leader(1, tuning=STABLE)
+        for peer in ("s2", "s3", "s2", "s3"):
+            network.tick("s1", STABLE.election_ticks - 1)
+            _success(network, 3, peer)
+        network.tick("s1", STABLE.election_ticks - 1)
+        assert network.role("s1") is Role.LEADER
+        network.tick("s1")
+        assert network.role("s1") is Role.FOLLOWER
+
+    def test_a_leader_that_steps_down_says_nothing_more(self) -> None:
+        """Though a heartbeat is due at the same tick."""
+        network = _leader(1, tuning=STABLE)
+        network.tick("s1", STABLE.election_ticks - 1)
+        network.queue.clear()
+        network.tick("s1")
+        assert network.role("s1") is Role.FOLLOWER
+        assert network.queue == []
+
+    def test_a_later_reign_begins_with_all_alive(self) -> None:
+        """Silence in an earlier one is forgotten."""
+        network = _leader(1, tuning=STABLE)
+        network.tick("s1", STABLE.election_ticks)
+        network.campaign("s1")
+        network.step("s1", RequestPreVoteResponse("s2", 2, granted=True))
+        network.step("s1", RequestVoteResponse("s2", 3, granted=True))
+        network.tick("s1", STABLE.election_ticks - 1)
+        assert network.role("s1") is Role.LEADER
 
 
 class SendDueTests:

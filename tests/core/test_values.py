@@ -27,7 +27,12 @@ class RoleTests:
 
     def test_names_are_those_in_a_status(self) -> None:
         """Users compare them as text."""
-        assert [role.value for role in Role] == ["follower", "candidate", "leader"]
+        assert [role.value for role in Role] == [
+            "follower",
+            "pre-candidate",
+            "candidate",
+            "leader",
+        ]
 
 
 class HardStateTests:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _M = TypeVar("_M", bound=Message)
 
+#: Of servers that let a leader be, in tests that count election timeouts.
+STABLE = Tuning(heartbeat_ticks=2, election_ticks=6, stable_leader=True)
+
 
 @dataclass
 class Disk:
@@ -225,11 +228,24 @@ class Network:
             self.rafts[name].tick()
             self.pump(name)
 
+    def pass_time(self, ticks: int) -> None:
+        """Let *ticks* pass at everybody; whatever is sent arrives in between."""
+        for _ in range(ticks):
+            for name in self.rafts:
+                self.tick(name)
+            self.settle()
+
     def propose(self, name: str, *commands: bytes) -> int:
         """Let *name* append *commands*; return the index of the first."""
         first = self.rafts[name].propose(commands)
         self.pump(name)
         return first
+
+    def transfer(self, name: str, target: str | None = None) -> str:
+        """Let *name* hand leadership over; return to whom."""
+        chosen = self.rafts[name].transfer(target)
+        self.pump(name)
+        return chosen
 
     def read(self, name: str, read_id: int) -> None:
         """Let *name* begin a read."""
@@ -317,11 +333,13 @@ class Network:
 
     def campaign(self, name: str) -> None:
         """Let *name* lose patience; its requests are under way then."""
-        term = self.rafts[name].state.term
+        state = self.rafts[name].state
+        term = state.term
         for _ in range(3 * self.tuning.election_ticks):
-            if self.rafts[name].state.term > term:
-                return
             self.tick(name)
+            has_asked = state.role is Role.PRE_CANDIDATE and not state.elapsed
+            if has_asked or state.term > term:
+                return
         message = f"{name} never stood for election"
         raise AssertionError(message)
 
@@ -364,6 +382,21 @@ class Network:
     def committed(self, name: str) -> int:
         """Return the commit index of *name*."""
         return self.rafts[name].state.log.commit_index
+
+
+def led(*names: str, tuning: Tuning = STABLE, seed: int = 0) -> Network:
+    """
+    Return a network in which s1 leads in term 2, and everybody has heard it.
+
+    Args:
+        names: The servers; three by default.
+        tuning: Theirs.
+        seed: Of their dice.
+    """
+    network = Network(names or ("s1", "s2", "s3"), tuning=tuning, seed=seed)
+    network.elect("s1")
+    network.heartbeat("s1")
+    return network
 
 
 def alone(

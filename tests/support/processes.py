@@ -80,6 +80,12 @@ class MemberProcesses:
         process.kill()
         process.wait()
 
+    def stop(self, name: str) -> None:
+        """Stop the process of *name*, as an operator does."""
+        process = self.running.pop(name)
+        process.send_signal(signal.SIGTERM)
+        assert _has_ended(process), self.log(name)
+
     def stop_all(self) -> None:
         """Stop what runs, as an operator does; nothing may need to be killed."""
         running, self.running = self.running, {}
