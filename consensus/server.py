@@ -218,7 +218,7 @@ class RaftServer(Service):
         if driver is not None:
             driver.stop(error)
         self._leader_waiters.fail(error)
-        self._end_transfers(error)
+        self._end_transfers(Failure(error))
         waiters, self._start_waiters = self._start_waiters, []
         for waiter in waiters:
             waiter.errback(error)
@@ -338,7 +338,8 @@ class RaftServer(Service):
         Writes are refused meanwhile.  The Deferred fails with:
             NotLeaderError: This server does not lead.
             InvalidChangeError: *target* is no other voter, or nobody is alive.
-            TimedOutError: *target* did not take over; this server still leads.
+            TimedOutError: *target* did not take over; this server still leads,
+                or nobody does.
         """
         try:
             driver = self._running()
@@ -348,15 +349,17 @@ class RaftServer(Service):
             return fail(error)
         waiter: Deferred[ServerId] = Deferred()
         self._transfers.append(waiter)
+        # The core gives up after one election timeout; but it may have stepped
+        # down by then, and nobody else may lead.
+        timeout = 3 * self.config.timing.election_timeout
+        waiter.addTimeout(timeout, self._clock, _nobody_leads)
         driver.schedule()
         return waiter
 
-    def _end_transfers(self, outcome: ServerId | Exception) -> None:
+    def _end_transfers(self, outcome: ServerId | Failure) -> None:
         waiters, self._transfers = self._transfers, []
         for waiter in waiters:
-            if isinstance(outcome, Exception):
-                waiter.errback(outcome)
-            else:
+            if not waiter.called:
                 waiter.callback(outcome)
 
     def get_entry(self, index: LogIndex) -> Deferred[Entry | None]:
@@ -408,7 +411,7 @@ class RaftServer(Service):
             return
         if isinstance(event, TransferFailed):
             message = f"{event.target} did not take over in time; {self.name} leads on"
-            self._end_transfers(TimedOutError(message))
+            self._end_transfers(Failure(TimedOutError(message)))
             return
         _log.info(
             _describe(event),
@@ -420,6 +423,11 @@ class RaftServer(Service):
             self._leader_waiters.known(event.leader)
             if event.leader != self.name:
                 self._end_transfers(event.leader)
+
+
+def _nobody_leads(result: Any, timeout: float) -> Any:
+    del result, timeout
+    raise TimedOutError("nobody has taken over leadership yet")
 
 
 def _describe(event: RoleChanged) -> str:

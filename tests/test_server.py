@@ -422,6 +422,28 @@ class TransferTests:
         assert heir.status().term == term + 1
         assert servers.reactor.seconds() - before < 0.1
 
+    def test_a_leader_whose_peers_are_gone_stops(self) -> None:
+        """It steps down while it waits for its heir; the stop goes on all the same."""
+        servers = Servers()
+        chief = servers.leader()
+        servers.run(0.1)
+        for server in servers.followers():
+            servers.stop(server.name)
+        servers.run(0.1)  # so that it steps down before it gives the transfer up
+        before = servers.reactor.seconds()
+        servers.stop(chief.name)
+        assert servers.reactor.seconds() - before < 1
+
+    def test_nobody_waits_for_ever(self) -> None:
+        """A transfer that ends without a leader fails when its time is up."""
+        servers = Servers()
+        chief = servers.leader()
+        servers.run(0.1)
+        for server in servers.followers():
+            servers.stop(server.name)
+        servers.run(0.1)
+        failing(servers, chief.transfer(), TimedOutError)
+
     def test_a_leader_alone_stops_too(self) -> None:
         """With nobody to hand over to, a stop is a stop."""
         servers = Servers(("s1",))
@@ -683,6 +705,17 @@ class LogTests:
             assert servers.result(chief.get_entry(index)).index == index
         assert servers.result(chief.get_entry(43)) is None
         assert servers.result(chief.get_entry(0)) is None
+
+    def test_a_server_alone_says_so_once(self) -> None:
+        """Without the others it asks around for ever, and logs that only once."""
+        servers = Servers()
+        servers.leader()
+        servers.stop("s1")
+        servers.stop("s2")
+        with capturedLogs() as logs:
+            servers.run(10)
+        said = [event for event in logs if "asks around" in event["log_format"]]
+        assert len(said) == 1
 
     def test_a_stopped_server_has_no_status(self) -> None:
         """It says that it does not run."""

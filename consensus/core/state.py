@@ -170,12 +170,18 @@ def become_follower(state: State, term: Term, leader: ServerId | None) -> None:
 
 
 def become_pre_candidate(state: State) -> None:
-    """Ask around in the current term, which does not change (§9.6)."""
+    """
+    Ask around in the current term, which does not change (§9.6).
+
+    Only the first of many vain attempts is news.
+    """
+    is_news = state.role is not Role.PRE_CANDIDATE
     state.role = Role.PRE_CANDIDATE
     state.leader = None
     state.votes = {state.server}
     restart_timer(state)
-    _announce(state)
+    if is_news:
+        _announce(state)
 
 
 def become_candidate(state: State) -> None:
