@@ -41,7 +41,7 @@ class NoOptions:
     """The options of an adapter that has none."""
 
 
-class StateMachine:
+class StateMachine(ABC):
     """
     What commands are applied to; this is the class a user writes.
 
@@ -58,14 +58,15 @@ class StateMachine:
         """Keep *options*, an instance of ``Options``, for the methods."""
         self.options = self.Options() if options is None else options
 
+    @abstractmethod
     def init(self, name: ServerId) -> Any:
         """
         Return the state before the first command.
 
         It must not depend on *name*, the server's, which is here for logging.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def handle_write(self, command: Any, state: Any) -> tuple[Any, Any]:
         """
         Apply *command* and return ``(result, state)``.
@@ -75,8 +76,8 @@ class StateMachine:
         :class:`~consensus.errors.CommandFailedError`, and the state stays the
         one given here, so raise before you change it.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def handle_read(self, query: Any, state: Any) -> tuple[Any, Any]:
         """
         Answer *query*: return ``(result, state)``, without changing *state*.
@@ -86,7 +87,6 @@ class StateMachine:
         in this process get the very result, so return a copy of what they
         must not change.
         """
-        raise NotImplementedError
 
     def encode(self, value: Any) -> bytes:
         """

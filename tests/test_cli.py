@@ -22,7 +22,7 @@ from consensus.errors import (
     TimedOutError,
     UnreachableError,
 )
-from consensus.interfaces import StateMachine
+from tests.support.servers import Register
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ transport: memory
 """
 
 
-class Silent(StateMachine):
+class Silent(Register):
     """A state machine that is never asked."""
 
 

@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+#: The text of a module with a state machine in it.
+MINE = """
+from consensus.interfaces import StateMachine
+
+class Mine(StateMachine):
+    def init(self, name): pass
+    def handle_write(self, command, state): pass
+    def handle_read(self, query, state): pass
+"""
+
+
 class Echo(StateMachine):
     """A state machine whose result is the command."""
 
@@ -93,6 +104,8 @@ class ResolveTests:
         """A class that leaves out methods is refused, and they are named."""
         with pytest.raises(EngineError, match=r"lacks append, close, .*sync"):
             registry.resolve("storage", Storage)
+        with pytest.raises(EngineError, match="lacks handle_read, handle_write, init"):
+            registry.resolve("state_machine", StateMachine)
 
 
 class DottedPathTests:
@@ -100,9 +113,7 @@ class DottedPathTests:
 
     def test_class(self, site: Path) -> None:
         """A dotted path is imported."""
-        source = "from consensus.interfaces import StateMachine as Base\n"
-        source += "class Mine(Base): pass\n"
-        (site / "dotted_good.py").write_text(source)
+        (site / "dotted_good.py").write_text(MINE)
         found = registry.resolve("state_machine", "dotted_good.Mine")
         assert found.__name__ == "Mine"
 
@@ -144,8 +155,7 @@ class EntryPointTests:
             site,
             "entry-good",
             "[consensus.state_machine]\nentry-good = entry_good:Mine\n",
-            entry_good="from consensus.interfaces import StateMachine as Base\n"
-            "class Mine(Base): pass\n",
+            entry_good=MINE,
         )
         assert registry.resolve("state_machine", "entry-good").__name__ == "Mine"
         assert "entry-good" in registry.names("state_machine")
@@ -166,9 +176,7 @@ class EntryPointTests:
     def test_twice_the_same(self, site: Path) -> None:
         """Metadata that is seen twice is no conflict."""
         points = "[consensus.state_machine]\nentry-twice = entry_twice:Mine\n"
-        source = "from consensus.interfaces import StateMachine as Base\n"
-        source += "class Mine(Base): pass\n"
-        install(site, "entry-twice", points, entry_twice=source)
+        install(site, "entry-twice", points, entry_twice=MINE)
         install(site, "entry-twice-again", points)
         assert registry.resolve("state_machine", "entry-twice").__name__ == "Mine"
 

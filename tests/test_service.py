@@ -12,9 +12,9 @@ from twisted.python import usage
 from zope.interface.verify import verifyObject
 
 from consensus import config, registry, service
-from consensus.interfaces import StateMachine
 from consensus.server import RaftServer
 from consensus.service import RaftService
+from tests.support.servers import Register
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -36,7 +36,7 @@ transport: memory
 """
 
 
-class Silent(StateMachine):
+class Silent(Register):
     """A state machine that is never asked."""
 
 

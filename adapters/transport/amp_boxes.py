@@ -14,6 +14,7 @@ wait for an answer, with the one that asked.
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail
@@ -76,7 +77,7 @@ def encode_box(items: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join(parts)
 
 
-class BoxProtocol(Protocol):
+class BoxProtocol(Protocol, ABC):
     """
     One end of a connection on which AMP boxes travel both ways.
 
@@ -110,21 +111,21 @@ class BoxProtocol(Protocol):
 
     # What a subclass implements.
 
+    @abstractmethod
     def part_received(self) -> None:
         """Say whether a message may come now, before its bytes are kept."""
-        raise NotImplementedError
 
+    @abstractmethod
     def message_received(self, data: bytes) -> None:
         """Take the bytes of a whole message."""
-        raise NotImplementedError
 
+    @abstractmethod
     def command_received(self, command: bytes, tag: bytes | None, box: Box) -> None:
         """Take a command; *tag* goes to :meth:`answer`, if there is one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def violated(self, error: ProtocolError) -> None:
         """Note that the connection was dropped because of *error*."""
-        raise NotImplementedError
 
     # Connecting and parting.
 
