@@ -3,8 +3,10 @@ The directory of one server: whose it is, and that nobody else uses it.
 
 ``raft.json`` says which server of which cluster has its log and its vote in
 here, and with which storage engine; it is there before anything else is.
-``lock`` is locked while the server runs.  A start in the wrong directory would
-forget votes, or take another's for one's own, so it is refused:
+``lock`` is locked while the server runs.  ``used`` says that the storage has
+had something to remember: if it has nothing then, its files are lost.  A start
+in the wrong directory would forget votes, or take another's for one's own, so
+it is refused:
 
 ============ ==========================================================
 datadir.E001 the directory cannot be made or written
@@ -32,7 +34,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from consensus.core.values import Identity
-from consensus.errors import ConfigError, Finding
+from consensus.errors import ConfigError, Finding, StorageError
 from consensus.registry import name_of
 
 if TYPE_CHECKING:
@@ -48,10 +50,11 @@ FORMAT = 1
 _RECORD = "raft.json"
 _NEW_RECORD = "raft.json.new"
 _LOCK = "lock"
+_USED = "used"
 
 #: Of nobody's interest in an otherwise new directory: our own files, and what
 #: a fresh file system has in its root.
-_NOT_DATA = {_RECORD, _NEW_RECORD, _LOCK, "lost+found"}
+_NOT_DATA = {_RECORD, _NEW_RECORD, _LOCK, _USED, "lost+found"}
 
 #: No raft.json is longer; what is, is damaged.
 _MAX_BYTES = 64 * 1024
@@ -130,6 +133,25 @@ class DataDirectory:
                 [_unusable(path, error.strerror or str(error))]
             ) from error
         return cls(path, Identity(cluster, server, record.incarnation), lock)
+
+    @property
+    def is_used(self) -> bool:
+        """Say whether the storage in here has had something to remember."""
+        return (self.path / _USED).exists()
+
+    def mark_used(self) -> None:
+        """
+        Note, durably, that the storage has something to remember now.
+
+        Raises:
+            StorageError: It could not be noted.
+        """
+        try:
+            (self.path / _USED).touch(mode=0o600)
+            _sync_directory(self.path)
+        except OSError as error:
+            message = f"cannot write in {self.path}: {error.strerror}"
+            raise StorageError(message) from error
 
     def close(self) -> None:
         """Unlock the directory; a second call does nothing."""

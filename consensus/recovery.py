@@ -47,6 +47,11 @@ class Recovered:
     membership: Membership
     directory: DataDirectory | None
 
+    def mark_used(self) -> None:
+        """Note that the data directory has something to remember now."""
+        if self.directory is not None and not self.directory.is_used:
+            self.directory.mark_used()
+
     def close(self) -> None:
         """Unlock the data directory."""
         if self.directory is not None:
@@ -100,10 +105,30 @@ def recover(config: Config, name: ServerId, storage: Storage) -> Recovered:
     directory = DataDirectory.open(path, config.cluster, name, config.storage)
     try:
         storage.open(path)
-        return _read(storage, directory.identity, directory)
+        recovered = _read(storage, directory.identity, directory)
+        _check_not_lost(recovered, directory)
     except BaseException:
         directory.close()
         raise
+    return recovered
+
+
+def _check_not_lost(recovered: Recovered, directory: DataDirectory) -> None:
+    """
+    See that the storage still has what it had.
+
+    Raises:
+        StorageError: Its files are gone, and with them the server's votes.
+    """
+    is_empty = not recovered.last_index and recovered.hard_state == HardState()
+    if not is_empty and not directory.is_used:
+        directory.mark_used()
+    elif is_empty and directory.is_used:
+        message = (
+            f"the log that was in {directory.path} is gone, and so are this server's"
+            " votes: bring it back, or leave the server off; it could vote twice"
+        )
+        raise StorageError(message)
 
 
 def _read(

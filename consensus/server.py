@@ -108,6 +108,7 @@ class RaftServer(Service):
         self._recovered = yield self._worker.call(
             partial(recover, self.config, self.name, self._storage)
         )
+        self._worker.after_sync = self._recovered.mark_used
         raft = make_raft(self.config, self._recovered, self._random_below)
         identity = self._recovered.identity
         yield self._transport.listen(identity, self.config.address_of(self.name), self)

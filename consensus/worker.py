@@ -66,6 +66,8 @@ class StorageWorker:
         self._storage = storage
         self._reactor = reactor
         self._failed = failed
+        #: Called on the thread after the next sync, before anybody hears of it.
+        self.after_sync: Callable[[], None] | None = None
         self._error: Exception | None = None
         self._queue: SimpleQueue[_Write | _Call | None] = SimpleQueue()
         self._is_scheduled = False
@@ -144,6 +146,9 @@ class StorageWorker:
             self._flush(entries)
             if wrote:
                 self._storage.sync()
+                if self.after_sync is not None:
+                    self.after_sync()
+                    self.after_sync = None
         except Exception as error:  # noqa: BLE001 - reported, then the server stops
             return error
         return None

@@ -591,6 +591,40 @@ class BrokenTests:
         assert servers.result(chief.write(["set", "a", 1])) is None
 
 
+class LostDataTests:
+    """A directory whose log is gone, but which is known to have had one."""
+
+    def test_an_emptied_storage_is_refused(self, tmp_path: Path) -> None:
+        """The server has forgotten its votes, and could vote twice in a term."""
+        config = {"storage": {"engine": LastingStorage}}
+        servers = Servers(config=config, data_dir=tmp_path)
+        servers.leader()
+        servers.run(0.1)
+        servers.stop("s1")
+        del LastingStorage.disks[tmp_path / "s1"]
+        with pytest.raises(StorageError, match="it could vote twice"):
+            servers.start("s1")
+
+    def test_a_crash_before_the_first_sync_is_none_of_that(
+        self, tmp_path: Path
+    ) -> None:
+        """What never had anything to remember may begin anew."""
+        config = {"storage": {"engine": LastingStorage}}
+        servers = Servers(("s1",), config=config, data_dir=tmp_path, founded=False)
+        servers.stop("s1")
+        servers.start("s1")
+
+    def test_data_of_an_earlier_release_is_marked(self, tmp_path: Path) -> None:
+        """A directory from before there was a mark gets it at the next start."""
+        config = {"storage": {"engine": LastingStorage}}
+        servers = Servers(("s1",), config=config, data_dir=tmp_path)
+        servers.leader()
+        servers.stop("s1")
+        (tmp_path / "s1" / "used").unlink()
+        servers.start("s1")
+        assert (tmp_path / "s1" / "used").exists()
+
+
 class FailureTests:
     """A server whose disk or logic failed stops, and says why."""
 

@@ -179,6 +179,17 @@ class ThreadTests:
         assert not bench.done
         assert "sync" not in bench.storage.calls
 
+    def test_the_first_sync_may_have_a_sequel(self, bench: Bench) -> None:
+        """It runs once, after the sync and before anybody hears of that."""
+        sequels: list[list[int]] = []
+        bench.worker.after_sync = lambda: sequels.append(list(bench.done))
+        bench.storage.gate.release(10)
+        bench.persist(0, [entry(1)])
+        bench.turn_until(lambda: bench.done)
+        bench.persist(1, [entry(2)])
+        bench.turn_until(lambda: len(bench.done) == 2)
+        assert sequels == [[]]
+
     def test_stop_serves_what_came_before(self, bench: Bench) -> None:
         """What was requested before the end of service is still served."""
         bench.storage.gate.release(10)
