@@ -228,10 +228,18 @@ def on_append(state: State, message: AppendEntries) -> None:
         if memberships and memberships[-1][0] >= first:
             state.adopt_membership(memberships[-1][1])
     log.commit_index = max(log.commit_index, min(message.commit_index, last))
+    _accept(state, message, last)
+    if not message.entries and last > log.stable_index:
+        # A slow disk is no silence: the leader hears of what is durable already.
+        _accept(state, message, log.stable_index)
+
+
+def _accept(state: State, message: AppendEntries, index: LogIndex) -> None:
+    """Answer that the logs agree up to *index*, once it is durable here."""
     answer = AppendEntriesResponse(
-        state.server, state.term, success=True, index=last, round=message.round
+        state.server, state.term, success=True, index=index, round=message.round
     )
-    state.reply(message.sender, answer, index=last)
+    state.reply(message.sender, answer, index=index)
 
 
 def _memberships(entries: Sequence[Entry]) -> list[tuple[LogIndex, Membership]]:

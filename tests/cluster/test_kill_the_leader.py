@@ -149,7 +149,9 @@ class KillTheLeaderTests(TestCase):
 
     async def test_rolling_restart(self) -> None:
         """A leader that is asked to stop hands over: terms rise by one, no more."""
-        processes = MemberProcesses(self.directory)
+        # Patient, so that only the stops change who leads, however busy the machine.
+        timing = {"heartbeat_interval": 0.1, "election_timeout": 1.0}
+        processes = MemberProcesses(self.directory, timing=timing)
         self.addCleanup(processes.stop_all)
         processes.start_all()
         client = Client.connect(processes.addresses, reactor)

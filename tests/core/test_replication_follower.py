@@ -91,13 +91,16 @@ class OnAppendTests:
         network.step("s1", _append((4, 5), 5))
         assert _answer(network, _append((2, 1), 1)).index == 3
 
-    def test_answers_a_heartbeat_about_unsynced_entries_after_the_sync(self) -> None:
-        """To have them in memory is not to have them."""
+    def test_answers_a_heartbeat_about_unsynced_entries_twice(self) -> None:
+        """At once for what is on disk, and for the rest after its sync."""
         network = alone(1)
         _answer(network, _append((2, 1)))
         network.slow.add("s1")
         assert network.step("s1", _append((2, 1), 5)) == []
-        assert network.step("s1", _append((3, 5))) == []
+        ((_, at_once),) = network.step("s1", _append((3, 5)))
+        assert isinstance(at_once, AppendEntriesResponse)
+        assert (at_once.success, at_once.index) == (True, 2)
+        network.queue.clear()
         network.sync("s1")
         assert [m.index for m in network.waiting(AppendEntriesResponse)] == [3, 3]
 

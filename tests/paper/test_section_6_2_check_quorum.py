@@ -201,3 +201,32 @@ class PartitionTests:
         network.pass_time(_ELECTION)
         for name in network.names:
             assert network.commands(name) == [b"kept"]
+
+
+class SlowDiskTests:
+    """A disk that takes long says nothing about its server."""
+
+    def test_followers_answer_heartbeats_while_they_write(self) -> None:
+        """§6.2: a leader whose followers' disks stand still hears them all the same."""
+        network = led("s1", "s2", "s3")
+        network.slow |= {"s2", "s3"}
+        network.propose("s1", b"x")
+        network.pass_time(5 * STABLE.election_ticks)
+        assert network.leaders() == ["s1"]
+        assert b"x" not in network.commands("s1")
+        for name in ("s2", "s3"):
+            network.slow.discard(name)
+            network.sync(name)
+        network.pass_time(STABLE.heartbeat_ticks)
+        assert network.commands("s1") == [b"x"]
+
+    def test_such_an_answer_claims_only_what_is_durable(self) -> None:
+        """§3.8: it names the last entry that is on disk, not the last it has."""
+        network = led("s1", "s2", "s3")
+        before = network.rafts["s2"].state.log.last_index
+        network.slow.add("s2")
+        network.isolate("s3")
+        network.propose("s1", b"x")
+        network.pass_time(5)
+        assert network.rafts["s2"].state.log.last_index == before + 1
+        assert network.rafts["s1"].state.progress["s2"].match_index == before
