@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from adapters.storage.lmdb import LMDBStorage
 from adapters.storage.rocksdb import RocksDBStorage
 from adapters.storage.sqlite import SQLiteStorage
 from consensus.client import Client
@@ -34,6 +35,7 @@ WRITERS = 16
 ENGINES: dict[str, type[Storage]] = {
     "sqlite": SQLiteStorage,
     "rocksdb": RocksDBStorage,
+    "lmdb": LMDBStorage,
 }
 
 
@@ -180,3 +182,7 @@ class KillTheLeaderTests(TestCase):
     async def test_rocksdb(self) -> None:
         """On RocksDB."""
         await self.run_with("rocksdb")
+
+    async def test_lmdb(self) -> None:
+        """On LMDB."""
+        await self.run_with("lmdb")

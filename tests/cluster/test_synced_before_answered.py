@@ -89,7 +89,7 @@ class TracedProcesses(MemberProcesses):
 
 @pytest.mark.skipif(not _can_trace(), reason="needs strace, and leave to use it")
 class SyncedBeforeAnsweredTests(TestCase):
-    """Durable before acknowledged, on SQLite and on RocksDB."""
+    """Durable before acknowledged, on every engine that lasts."""
 
     timeout = 100
 
@@ -168,3 +168,7 @@ class SyncedBeforeAnsweredTests(TestCase):
     async def test_rocksdb(self) -> None:
         """On RocksDB."""
         await self.run_with("rocksdb")
+
+    async def test_lmdb(self) -> None:
+        """On LMDB."""
+        await self.run_with("lmdb")

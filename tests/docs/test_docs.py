@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 import consensus
+from adapters.storage.lmdb import LMDBOptions
 from adapters.storage.rocksdb import RocksDBOptions
 from adapters.storage.sqlite import SQLiteOptions
 from adapters.transport.amp_connection import AMPOptions
@@ -151,7 +152,7 @@ class ReferenceTests:
             (each.name, yaml.safe_dump(each.default).split("\n")[0])
             for cls in (
                 *(Timing, Limits, AMPOptions),
-                *(MemoryOptions, SQLiteOptions, RocksDBOptions),
+                *(MemoryOptions, SQLiteOptions, RocksDBOptions, LMDBOptions),
             )
             for each in fields(cls)
         }

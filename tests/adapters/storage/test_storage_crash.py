@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from adapters.storage.lmdb import LMDBStorage
 from adapters.storage.rocksdb import RocksDBStorage
 from adapters.storage.sqlite import SQLiteStorage
 from consensus.core.values import Entry, HardState
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from consensus.interfaces import Storage
 
 PLENTY = 1 << 30
-ENGINES = [SQLiteStorage, RocksDBStorage]
+ENGINES = [SQLiteStorage, RocksDBStorage, LMDBStorage]
 
 
 def command(engine: type[Storage], *arguments: str) -> list[str]:
@@ -78,7 +79,7 @@ def trace(log: Path, program: list[str]) -> list[str]:
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
-    calls = "trace=fsync,fdatasync,write"
+    calls = "trace=fsync,fdatasync,write,openat,pwrite64"
     run = [strace, "-f", "-y", "-e", calls, "-o", str(log), *program]
     done = subprocess.run(run, capture_output=True, check=False)
     if done.returncode:
@@ -102,20 +103,30 @@ def said_after_sync(lines: list[str], file: str) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("engine", "wal"), [(SQLiteStorage, r"\.sqlite-wal"), (RocksDBStorage, r"\d\.log")]
+    ("engine", "file"),
+    [
+        (SQLiteStorage, r"\.sqlite-wal"),
+        (RocksDBStorage, r"\d\.log"),
+        (LMDBStorage, r"data\.mdb"),
+    ],
 )
 def test_the_disk_is_asked_before_each_acknowledgement(
-    engine: type[Storage], wal: str, tmp_path: Path
+    engine: type[Storage], file: str, tmp_path: Path
 ) -> None:
-    """A sync of the write-ahead log stands before each round's number."""
+    """A sync of the file that is written stands before each round's number."""
     directory = tmp_path / "storage"
     directory.mkdir()
     lines = trace(tmp_path / "log", command(engine, str(directory), "20"))
-    assert said_after_sync(lines, wal)[-20:] == list(range(1, 21))
+    assert said_after_sync(lines, file)[-20:] == list(range(1, 21))
 
 
 @pytest.mark.parametrize(
-    ("engine", "file"), [(SQLiteStorage, r"\.sqlite-wal"), (RocksDBStorage, r"\d\.sst")]
+    ("engine", "file"),
+    [
+        (SQLiteStorage, r"\.sqlite-wal"),
+        (RocksDBStorage, r"\d\.sst"),
+        (LMDBStorage, r"data\.mdb"),
+    ],
 )
 def test_what_an_open_finds_is_on_the_disk(
     engine: type[Storage], file: str, tmp_path: Path
@@ -126,3 +137,31 @@ def test_what_an_open_finds_is_on_the_disk(
     kill_after(5, engine, directory)
     lines = trace(tmp_path / "log", command(engine, str(directory), "0"))
     assert said_after_sync(lines, file) == [0]
+
+
+def said_after_writing_through(lines: list[str], file: str) -> list[int]:
+    """Return what was said after a sync of *file* and then a write past caches."""
+    said = []
+    through: set[str] = set()
+    steps = 0
+    for line in lines:
+        if opened := re.search(rf'openat\(.*{file}", .*O_DSYNC.*= (\d+)<', line):
+            through.add(opened[1])
+        elif re.search(rf"fdatasync\(\d+<.*{file}>\) += 0", line):
+            steps = 1
+        elif written := re.search(rf"pwrite64\((\d+)<.*{file}>", line):
+            steps = 2 if steps == 1 and written[1] in through else 0
+        elif number := re.search(r'write\(1<[^>]*>, "(\d+)\\n"', line):
+            if steps == 2:
+                said.append(int(number[1]))
+            steps = 0
+    return said
+
+
+def test_lmdb_syncs_its_pages_and_then_says_that_they_count(tmp_path: Path) -> None:
+    """The meta page is written through to the disk, after what it points to."""
+    directory = tmp_path / "storage"
+    directory.mkdir()
+    program = command(LMDBStorage, str(directory), "20")
+    lines = trace(tmp_path / "log", program)
+    assert said_after_writing_through(lines, r"raft\.lmdb/data\.mdb") == [*range(1, 21)]

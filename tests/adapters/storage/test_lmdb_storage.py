@@ -1,0 +1,592 @@
+"""The storage in an LMDB environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+import lmdb
+import pytest
+
+from adapters.storage.lmdb import LMDBOptions, LMDBStorage
+from consensus.core.values import Entry, EntryKind, HardState
+from consensus.errors import StorageError
+from consensus.testing.storage import StorageSuite, run_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+PLENTY = 1 << 30
+MIB = 1 << 20
+SMALL = LMDBOptions(map_mib=1)
+
+
+class TestLMDBStorage(StorageSuite):
+    """What every storage promises."""
+
+    def make(self, directory: Path) -> LMDBStorage:  # noqa: ARG002 - it needs none
+        return LMDBStorage()
+
+
+@contextmanager
+def opened(
+    directory: Path, options: LMDBOptions | None = None
+) -> Iterator[LMDBStorage]:
+    """Lend the storage in *directory*."""
+    storage = LMDBStorage(options)
+    storage.open(directory)
+    with closing(storage):
+        yield storage
+
+
+@contextmanager
+def database_in(directory: Path, name: str = "entries") -> Iterator[lmdb.Transaction]:
+    """Lend a transaction on the database *name*, behind the storage's back."""
+    path = str(directory / "raft.lmdb")
+    with (
+        closing(lmdb.open(path, max_dbs=2, map_size=64 * MIB)) as environment,
+        environment.begin(
+            environment.open_db(name.encode(), create=False), write=True
+        ) as transaction,
+    ):
+        yield transaction
+
+
+def write(directory: Path, last: int) -> None:
+    """Leave a log of *last* entries and a vote in *directory*."""
+    with opened(directory) as storage:
+        storage.append(run_of(1, last))
+        storage.save_hard_state(HardState(1, "s1"))
+        storage.sync()
+
+
+def key(index: int) -> bytes:
+    """Return the key of the entry at *index*."""
+    return struct.pack(">q", index)
+
+
+def ids(directory: Path) -> list[str]:
+    """Return the ids of what a check finds."""
+    found = LMDBStorage.check(LMDBOptions(), directory)
+    return [finding.id for finding in found]
+
+
+def large(index: int, term: int = 1, size: int = 65_536) -> Entry:
+    """Return an entry of *size* bytes that differ each time."""
+    return Entry(index, term, EntryKind.COMMAND, os.urandom(size))
+
+
+def map_size(storage: LMDBStorage) -> int:
+    """Return how large the map of *storage* is."""
+    assert storage._environment is not None
+    size: int = storage._environment.info()["map_size"]
+    return size
+
+
+class TestMap:
+    """The map grows by itself."""
+
+    def test_it_grows_in_the_middle_of_a_transaction(self, tmp_path: Path) -> None:
+        """What was written since the last sync is there as before."""
+        synced = [large(index) for index in range(1, 6)]
+        entries = [large(index) for index in range(6, 101)]
+        with opened(tmp_path, SMALL) as storage:
+            assert map_size(storage) == MIB
+            storage.append(synced)
+            storage.sync()
+            storage.save_hard_state(HardState(2, "s2"))
+            for entry in entries:
+                storage.append([entry])
+            storage.append([large(99, term=2)])
+            assert map_size(storage) >= 8 * MIB
+            assert storage.hard_state() == HardState(2, "s2")
+            assert storage.last_index() == 99
+            assert list(storage.entries(1, 98, PLENTY)) == [*synced, *entries[:-2]]
+            storage.sync()
+        with opened(tmp_path, SMALL) as storage:
+            assert storage.hard_state() == HardState(2, "s2")
+            assert storage.last_index() == 99
+            assert list(storage.entries(1, 98, PLENTY)) == [*synced, *entries[:-2]]
+            assert storage.term(99) == 2
+
+    def test_one_append_may_need_several_doublings(self, tmp_path: Path) -> None:
+        """An append larger than the map twice over comes back whole."""
+        entries = [large(1), large(2, size=MIB), large(3, size=9 * MIB), large(4)]
+        with opened(tmp_path, SMALL) as storage:
+            storage.append(entries)
+            assert list(storage.entries(1, 4, PLENTY)) == entries
+            storage.sync()
+            assert list(storage.entries(1, 4, PLENTY)) == entries
+        with opened(tmp_path, SMALL) as storage:
+            assert list(storage.entries(1, 4, PLENTY)) == entries
+
+    def test_each_step_can_be_the_one_that_fills_it(self, tmp_path: Path) -> None:
+        """Commits and hard states grow the map as appends do."""
+        with opened(tmp_path, SMALL) as storage:
+            expected = []
+            for index in range(1, 1500):
+                expected.append(large(index, size=2000))
+                storage.append(expected[-1:])
+                storage.save_hard_state(HardState(index, "s1"))
+                storage.sync()
+            assert map_size(storage) >= 4 * MIB
+            assert list(storage.entries(1, 1499, PLENTY)) == expected
+            assert storage.hard_state() == HardState(1499, "s1")
+
+    def test_a_crash_after_it_grew_undoes_what_was_not_synced(
+        self, tmp_path: Path
+    ) -> None:
+        """To grow commits nothing."""
+        first, second = tmp_path / "first", tmp_path / "second"
+        first.mkdir()
+        with opened(first, SMALL) as storage:
+            storage.append(run_of(1, 3))
+            storage.sync()
+            storage.append([large(index, term=2) for index in range(2, 50)])
+            assert map_size(storage) > MIB
+            shutil.copytree(first, second)
+        for directory in (first, second):
+            with opened(directory, SMALL) as storage:
+                assert storage.last_index() == 3
+                assert list(storage.entries(1, 3, PLENTY)) == run_of(1, 3)
+
+    def test_where_it_cannot_grow_the_append_fails(self, tmp_path: Path) -> None:
+        """Without addresses to grow into, the storage closes; the synced is kept."""
+        program = (
+            "import resource, sys\n"
+            "from pathlib import Path\n"
+            "from adapters.storage.lmdb import LMDBOptions, LMDBStorage\n"
+            "from consensus.core.values import Entry\n"
+            "from consensus.errors import StorageError\n"
+            "storage = LMDBStorage(LMDBOptions(map_mib=256))\n"
+            "storage.open(Path(sys.argv[1]))\n"
+            "storage.append([Entry(1, 1, 1, b'kept')])\n"
+            "storage.sync()\n"
+            "pages = int(Path('/proc/self/statm').read_text().split()[0])\n"
+            "most = pages * resource.getpagesize() + (200 << 20)\n"
+            "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
+            "for index in range(2, 100):\n"
+            "    try:\n"
+            "        storage.append([Entry(index, 1, 1, bytes(5 << 20))])\n"
+            "        storage.sync()\n"
+            "    except StorageError as error:\n"
+            "        print(error)\n"
+            "        break\n"
+            "try:\n"
+            "    storage.sync()\n"
+            "except StorageError as error:\n"
+            "    print(error)\n"
+            "storage.close()\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        failed, closed = done.stdout.splitlines()
+        assert "cannot append: " in failed
+        assert "cannot sync: it is not open" in closed
+        with opened(tmp_path) as storage:
+            assert list(storage.entries(1, 1, PLENTY)) == [Entry(1, 1, 1, b"kept")]
+
+
+class TestFiles:
+    """What stands on the disk."""
+
+    def test_entries_are_keys_in_order(self, tmp_path: Path) -> None:
+        """An index is a key of eight bytes."""
+        write(tmp_path, 300)
+        with database_in(tmp_path) as database:
+            keys = list(database.cursor().iternext(keys=True, values=False))
+        assert keys == [key(index) for index in range(1, 301)]
+
+    def test_the_format_is_a_file(self, tmp_path: Path) -> None:
+        """Its version can be read without LMDB."""
+        write(tmp_path, 1)
+        assert (tmp_path / "raft.lmdb" / "FORMAT").read_text() == "1\n"
+
+    def test_hard_states_do_not_make_the_file_grow(self, tmp_path: Path) -> None:
+        """Pages that are free are used again."""
+        with opened(tmp_path) as storage:
+            sizes = []
+            for term in range(1, 201):
+                storage.save_hard_state(HardState(term, "s1"))
+                storage.sync()
+                sizes.append((tmp_path / "raft.lmdb" / "data.mdb").stat().st_size)
+        assert sizes[-1] == sizes[20]
+
+    def test_a_commit_is_written_through(self, tmp_path: Path) -> None:
+        """LMDB runs with every flag off that trades durability for speed."""
+        with opened(tmp_path) as storage:
+            assert storage._environment is not None
+            flags = storage._environment.flags()
+        assert flags["sync"]
+        assert flags["metasync"]
+        assert not flags["map_async"]
+        assert not flags["writemap"]
+
+    def test_a_tool_may_look_in_meanwhile(self, tmp_path: Path) -> None:
+        """Another process reads what is synced, not what is not yet."""
+        program = (
+            "import lmdb, sys\n"
+            "log = lmdb.open(sys.argv[1], readonly=True, max_dbs=2)\n"
+            "entries = log.open_db(b'entries', create=False)\n"
+            "print(log.begin(entries).stat(entries)['entries'])\n"
+        )
+        with opened(tmp_path) as storage:
+            storage.append(run_of(1, 3))
+            storage.sync()
+            storage.append(run_of(4, 9))
+            done = subprocess.run(
+                [sys.executable, "-c", program, str(tmp_path / "raft.lmdb")],
+                capture_output=True,
+                check=True,
+            )
+            assert done.stdout == b"3\n"
+            storage.sync()
+            assert list(storage.entries(1, 9, PLENTY)) == run_of(1, 9)
+
+
+class TestFailure:
+    """What happens when a call fails."""
+
+    def test_a_failed_sync_is_the_last(self, tmp_path: Path) -> None:
+        """After it every call fails, so that nobody can try again."""
+        with opened(tmp_path) as storage:
+            storage.append(run_of(1, 1))
+            assert storage._transaction is not None
+            storage._transaction.abort()
+            with pytest.raises(StorageError, match="cannot sync: ") as caught:
+                storage.sync()
+            assert isinstance(caught.value.__cause__, lmdb.Error)
+            with pytest.raises(StorageError, match="not open"):
+                storage.sync()
+
+    def test_a_failed_append_changes_nothing(self, tmp_path: Path) -> None:
+        """What was written before it, and not synced, is there all the same."""
+        with opened(tmp_path) as storage:
+            storage.append(run_of(1, 2))
+            storage.save_hard_state(HardState(1, "s1"))
+            assert storage._transaction is not None
+            storage._transaction.abort()
+            with pytest.raises(StorageError, match="cannot append: ") as caught:
+                storage.append(run_of(2, 4, term=2))
+            assert isinstance(caught.value.__cause__, lmdb.Error)
+            assert storage.last_index() == 2
+            assert list(storage.entries(1, 2, PLENTY)) == run_of(1, 2)
+            storage.sync()
+        with opened(tmp_path) as storage:
+            assert list(storage.entries(1, 2, PLENTY)) == run_of(1, 2)
+            assert storage.hard_state() == HardState(1, "s1")
+
+    def test_an_append_that_fails_half_way_changes_nothing(
+        self, tmp_path: Path
+    ) -> None:
+        """The entries that it had put already, and those deleted, are undone."""
+        with opened(tmp_path) as storage:
+            storage.append(run_of(1, 3))
+            # A key behind the log's end: LMDB does not append before it.
+            storage._begun(storage._environment).put(  # type: ignore[arg-type]
+                key(4), b"", db=storage._entries
+            )
+            with pytest.raises(StorageError, match="cannot append: "):
+                storage.append(run_of(2, 4, term=2))
+            assert list(storage.entries(1, 3, PLENTY)) == run_of(1, 3)
+            storage.append(run_of(2, 4, term=2))
+            assert list(storage.entries(2, 4, PLENTY)) == run_of(2, 4, term=2)
+
+    def test_a_full_disk_fails_the_sync(self, tmp_path: Path) -> None:
+        """A file that may not grow is an error, and what was synced is kept."""
+        program = (
+            "import resource, signal, sys\n"
+            "from pathlib import Path\n"
+            "from adapters.storage.lmdb import LMDBStorage\n"
+            "from consensus.core.values import Entry\n"
+            "from consensus.errors import StorageError\n"
+            "storage = LMDBStorage()\n"
+            "storage.open(Path(sys.argv[1]))\n"
+            "storage.append([Entry(1, 1, 1, b'kept')])\n"
+            "storage.sync()\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
+            "storage.append([Entry(2, 1, 1, bytes(2 << 20))])\n"
+            "try:\n"
+            "    storage.sync()\n"
+            "except StorageError as error:\n"
+            "    print(error)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "cannot sync: " in done.stdout
+        with opened(tmp_path) as storage:
+            assert storage.last_index() == 1
+            assert list(storage.entries(1, 1, PLENTY)) == [Entry(1, 1, 1, b"kept")]
+
+    def test_a_number_too_large_is_refused(self, tmp_path: Path) -> None:
+        """A term beyond 63 bits becomes our error and changes nothing."""
+        with opened(tmp_path) as storage:
+            storage.append(run_of(1, 1))
+            with pytest.raises(StorageError):
+                storage.append([*run_of(2, 2), Entry(3, 1 << 63, 1, b"")])
+            with pytest.raises(StorageError):
+                storage.save_hard_state(HardState(1 << 63, None))
+            assert storage.last_index() == 1
+            assert storage.hard_state() == HardState()
+
+    def test_nothing_works_on_a_closed_storage(self, tmp_path: Path) -> None:
+        """Every call that needs the environment says that it is not open."""
+        with opened(tmp_path) as storage:
+            storage.append(run_of(1, 1))
+            storage.sync()
+        calls: list[Callable[[], object]] = [
+            storage.sync,
+            storage.hard_state,
+            lambda: storage.save_hard_state(HardState(1, None)),
+            lambda: storage.append(run_of(2, 2)),
+            lambda: storage.entries(1, 1, PLENTY),
+            lambda: storage.term(1),
+        ]
+        for call in calls:
+            with pytest.raises(StorageError, match="not open"):
+                call()
+
+    def test_a_second_opening_is_refused(self, tmp_path: Path) -> None:
+        """In one process LMDB bears none; the first goes on."""
+        with opened(tmp_path) as storage:
+            with pytest.raises(StorageError, match=r"cannot open: .*already open"):
+                LMDBStorage().open(tmp_path)
+            storage.append(run_of(1, 1))
+            storage.sync()
+
+    @pytest.mark.parametrize("first", [0, -1])
+    def test_there_is_no_entry_below_1(self, tmp_path: Path, first: int) -> None:
+        """An append that begins before the log is refused."""
+        with opened(tmp_path) as storage, pytest.raises(StorageError):
+            storage.append([Entry(first, 1, EntryKind.COMMAND, b"")])
+
+    def test_an_append_of_nothing_is_refused(self, tmp_path: Path) -> None:
+        """Somebody who appends no entries has lost count."""
+        with opened(tmp_path) as storage, pytest.raises(StorageError, match="nothing"):
+            storage.append([])
+
+
+class TestDamage:
+    """What a failing disk, or a meddler, does to the files is noticed."""
+
+    @pytest.mark.parametrize("position", [0, 4, 11, 12, 13, -1])
+    def test_a_changed_entry_is_not_returned(
+        self, tmp_path: Path, position: int
+    ) -> None:
+        """The error names the environment, the entry and the way out."""
+        write(tmp_path, 3)
+        with database_in(tmp_path) as database:
+            value = bytearray(database.get(key(2)) or b"")
+            value[position] ^= 1
+            database.put(key(2), bytes(value))
+        with opened(tmp_path) as storage:
+            for call in (
+                lambda: storage.entries(1, 3, PLENTY),
+                lambda: storage.entries(2, 2, 0),
+                lambda: storage.term(2),
+            ):
+                with pytest.raises(
+                    StorageError,
+                    match=r"^\S+raft.lmdb: entry 2 is damaged; .*replace",
+                ):
+                    call()
+            assert list(storage.entries(3, 3, PLENTY)) == run_of(3, 3)
+
+    def test_a_short_value_is_noticed(self, tmp_path: Path) -> None:
+        """A value too short for its numbers is damaged, too."""
+        write(tmp_path, 3)
+        with database_in(tmp_path) as database:
+            database.put(key(2), b"short")
+        with (
+            opened(tmp_path) as storage,
+            pytest.raises(StorageError, match="entry 2 is damaged"),
+        ):
+            storage.entries(1, 3, PLENTY)
+
+    def test_an_entry_in_a_wrong_place_is_noticed(self, tmp_path: Path) -> None:
+        """The CRC covers the index."""
+        write(tmp_path, 3)
+        with database_in(tmp_path) as database:
+            database.put(key(2), bytes(database.get(key(3)) or b""))
+        with (
+            opened(tmp_path) as storage,
+            pytest.raises(StorageError, match="entry 2 is damaged"),
+        ):
+            storage.entries(1, 3, PLENTY)
+
+    @pytest.mark.parametrize("index", [1, 3])
+    def test_a_missing_entry_is_noticed_by_the_open(
+        self, tmp_path: Path, index: int
+    ) -> None:
+        """A hole anywhere stops the start: the entries are counted."""
+        write(tmp_path, 4)
+        with database_in(tmp_path) as database:
+            database.delete(key(index))
+        with pytest.raises(StorageError, match=r"3 of 4 entries are there; .*replace"):
+            LMDBStorage().open(tmp_path)
+
+    def test_a_missing_entry_is_noticed_by_a_read(self, tmp_path: Path) -> None:
+        """So is one for which there is another too many."""
+        write(tmp_path, 4)
+        with database_in(tmp_path) as database:
+            database.delete(key(3))
+            database.put(b"\x00", b"")
+        with opened(tmp_path) as storage:
+            with pytest.raises(StorageError, match="entry 3 is missing"):
+                storage.entries(1, 4, PLENTY)
+            with pytest.raises(StorageError, match="entry 3 is missing"):
+                storage.term(3)
+
+    @pytest.mark.parametrize(
+        ("database", "name", "value", "message"),
+        [
+            ("entries", key(3), b"short", "entry 3 is damaged"),
+            ("entries", b"\x7f", b"", "cannot open"),
+            ("state", b"hard_state", b"", "term and vote are damaged"),
+            ("state", b"hard_state", bytes(13), "term and vote are damaged"),
+        ],
+    )
+    def test_a_damaged_end_is_noticed_by_the_open(
+        self, tmp_path: Path, database: str, name: bytes, value: bytes, message: str
+    ) -> None:
+        """What a first vote depends on is checked; the environment is closed."""
+        write(tmp_path, 3)
+        with database_in(tmp_path, database) as transaction:
+            transaction.put(name, value)
+        with pytest.raises(StorageError, match=message):
+            LMDBStorage().open(tmp_path)
+        with database_in(tmp_path):
+            pass
+
+    def test_a_page_of_zeros_is_an_error(self, tmp_path: Path) -> None:
+        """A read that meets it fails; the process lives, and so do other reads."""
+        entries = [large(index, size=1000) for index in range(1, 301)]
+        with opened(tmp_path) as storage:
+            storage.append(entries)
+            storage.sync()
+        file = tmp_path / "raft.lmdb" / "data.mdb"
+        content = bytearray(file.read_bytes())
+        start = content.index(entries[150].command) // 4096 * 4096
+        content[start : start + 4096] = bytes(4096)
+        file.write_bytes(content)
+        with opened(tmp_path) as storage:
+            assert list(storage.entries(1, 100, PLENTY)) == entries[:100]
+            assert list(storage.entries(200, 300, PLENTY)) == entries[199:]
+            with pytest.raises(StorageError, match="CORRUPTED"):
+                storage.entries(100, 200, PLENTY)
+
+    @pytest.mark.parametrize("percent", [5, 50, 90])
+    def test_a_file_cut_off_is_an_error(self, tmp_path: Path, percent: int) -> None:
+        """LMDB's signal for it, which would kill the process, is prevented."""
+        write(tmp_path, 3000)
+        file = tmp_path / "raft.lmdb" / "data.mdb"
+        os.truncate(file, max(file.stat().st_size * percent // 100, 8192))
+        storage = LMDBStorage()
+        with pytest.raises(StorageError, match="CORRUPTED"):
+            storage.open(tmp_path)
+
+
+class TestCheck:
+    """What is noticed before a start."""
+
+    def test_a_file_in_its_place_is_found(self, tmp_path: Path) -> None:
+        """What is no directory is refused by check and open."""
+        (tmp_path / "raft.lmdb").write_text("a file")
+        assert ids(tmp_path) == ["storage.E101"]
+        with pytest.raises(StorageError, match="cannot be read"):
+            LMDBStorage().open(tmp_path)
+
+    def test_an_environment_of_another_program_is_found(self, tmp_path: Path) -> None:
+        """It is neither opened nor marked as ours."""
+        path = tmp_path / "raft.lmdb"
+        lmdb.open(str(path)).close()
+        assert ids(tmp_path) == ["storage.E102"]
+        with pytest.raises(StorageError, match="another program"):
+            LMDBStorage().open(tmp_path)
+        assert not (path / "FORMAT").exists()
+
+    def test_databases_of_another_program_are_refused(self, tmp_path: Path) -> None:
+        """An environment without ours is not filled with them."""
+        write(tmp_path, 1)
+        path = tmp_path / "raft.lmdb"
+        (path / "data.mdb").unlink()
+        lmdb.open(str(path)).close()
+        with pytest.raises(StorageError, match=r"cannot open: .*NOTFOUND"):
+            LMDBStorage().open(tmp_path)
+
+    @pytest.mark.parametrize("version", ["2\n", "", "one"])
+    def test_another_format_is_found(self, tmp_path: Path, version: str) -> None:
+        """What a later release wrote is left to it."""
+        write(tmp_path, 1)
+        (tmp_path / "raft.lmdb" / "FORMAT").write_text(version)
+        assert ids(tmp_path) == ["storage.E103"]
+        with pytest.raises(StorageError, match=r"has format .*; this release reads 1"):
+            LMDBStorage().open(tmp_path)
+
+    def test_a_format_that_is_no_text_is_found(self, tmp_path: Path) -> None:
+        """Bytes that are no text are refused, not guessed at."""
+        write(tmp_path, 1)
+        (tmp_path / "raft.lmdb" / "FORMAT").write_bytes(b"\xff\xfe")
+        assert ids(tmp_path) == ["storage.E101"]
+
+    def test_a_lost_file_is_found(self, tmp_path: Path) -> None:
+        """A directory without data.mdb is no new log: a vote may be forgotten."""
+        write(tmp_path, 1)
+        (tmp_path / "raft.lmdb" / "data.mdb").unlink()
+        assert ids(tmp_path) == ["storage.E104"]
+        with pytest.raises(StorageError, match="gone"):
+            LMDBStorage().open(tmp_path)
+
+    @pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 8192])
+    def test_a_file_that_is_no_database_is_found(
+        self, tmp_path: Path, content: bytes
+    ) -> None:
+        """Nor is an empty one new, which LMDB takes it for."""
+        write(tmp_path, 1)
+        (tmp_path / "raft.lmdb" / "data.mdb").write_bytes(content)
+        assert ids(tmp_path) == ["storage.E101"]
+        with pytest.raises(StorageError, match="not an LMDB database"):
+            LMDBStorage().open(tmp_path)
+
+    @pytest.mark.parametrize("size", [0, -1, 2**26 + 1])
+    def test_an_option_out_of_range_is_found(self, tmp_path: Path, size: int) -> None:
+        """The finding says which option it is."""
+        (finding,) = LMDBStorage.check(LMDBOptions(map_mib=size), tmp_path)
+        assert finding.id == "storage.E105"
+        assert finding.path == "storage.options.map_mib"
+
+    def test_a_directory_half_made_is_a_new_log(self, tmp_path: Path) -> None:
+        """A server that was killed while it made the directory begins again."""
+        draft = tmp_path / "raft.lmdb.new"
+        draft.mkdir()
+        (draft / "data.mdb").write_bytes(b"half")
+        assert ids(tmp_path) == []
+        with opened(tmp_path) as storage:
+            assert storage.last_index() == 0
+        assert not draft.exists()
+
+    def test_a_smaller_map_bears_a_larger_log(self, tmp_path: Path) -> None:
+        """Who makes the option smaller later finds the log all the same."""
+        entries = [large(index) for index in range(1, 65)]
+        with opened(tmp_path) as storage:
+            storage.append(entries)
+            storage.sync()
+        with opened(tmp_path, SMALL) as storage:
+            assert list(storage.entries(1, 64, PLENTY)) == entries
+            storage.append([large(65)])
+            storage.sync()
