@@ -233,6 +233,7 @@ class Filler:
                 raise ValueError(str(error)) from error
         if hint is Path:
             raise ValueError("expected a path")
+        # What msgspec asks of a hook that does not know a type.
         raise NotImplementedError("YAML has no such type")
 
 

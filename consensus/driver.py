@@ -275,8 +275,12 @@ class Driver:
         messages that arrived meanwhile are heard before time runs out.
         """
         self._ticks += 1
-        self.raft.tick()
-        self._watch_disk()
+        try:
+            self.raft.tick()
+            self._watch_disk()
+        except Exception as error:  # noqa: BLE001 - logged; a broken server stops
+            self._on_error(error)
+            return
         self._writes.expire(self._ticks)
         self._reads.expire(self._ticks)
         self.turn()

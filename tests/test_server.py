@@ -580,6 +580,21 @@ class BrokenTests:
         assert not follower.running
         assert any(event["log_level"].name == "critical" for event in logs)
 
+    def test_a_core_that_fails_in_a_tick_stops_the_server(self) -> None:
+        """Without its ticks a server would be mute, and look alive."""
+        servers = Servers()
+        servers.leader()
+        follower = servers.followers()[0]
+        failures: list[Exception] = []
+        follower.on_failure = lambda _, error: failures.append(error)
+        assert follower._driver is not None
+        follower._driver.raft.state.random_below = lambda _: 1 // 0
+        follower._driver.raft.state.elapsed = 1000
+        with capturedLogs():
+            servers.run(0.1)
+        assert [type(error) for error in failures] == [ZeroDivisionError]
+        assert not follower.running
+
     def test_a_peers_mistake_costs_it_the_message(self) -> None:
         """A message that no correct server sends is refused and logged."""
         servers = Servers()
