@@ -15,6 +15,7 @@ reaches the disk, and that damage of the disk is noticed.
 from __future__ import annotations
 
 import shutil
+from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, ClassVar
@@ -47,7 +48,7 @@ def run_of(first: LogIndex, last: LogIndex, term: Term = 1) -> list[Entry]:
     ]
 
 
-class StorageSuite:
+class StorageSuite(ABC):
     """Every promise of :class:`~consensus.interfaces.Storage`, a test for each."""
 
     #: How hard :meth:`test_it_does_what_a_list_does` tries.
@@ -55,6 +56,7 @@ class StorageSuite:
         max_examples=40, stateful_step_count=25, deadline=None
     )
 
+    @abstractmethod
     def make(self, directory: Path) -> Storage:
         """
         Return a storage that is about to be opened in *directory*.
@@ -62,7 +64,6 @@ class StorageSuite:
         A storage that keeps things elsewhere has to keep those of different
         directories apart.
         """
-        raise NotImplementedError
 
     def crash(self, directory: Path, copy: Path) -> None:
         """

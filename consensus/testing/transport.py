@@ -13,6 +13,7 @@ and has a test for each guarantee of :class:`~consensus.interfaces.Transport`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -117,7 +118,7 @@ class RecordingInbox:
         return succeed(payload[::-1])
 
 
-class TransportSuite:
+class TransportSuite(ABC):
     """
     What every transport has to do; to be mixed with trial's ``TestCase``.
 
@@ -128,17 +129,17 @@ class TransportSuite:
     #: How often a test lets things settle before it gives up on them.
     patience = 100
 
+    @abstractmethod
     def make_transport(self) -> Transport:
         """Return a new transport that reaches the others that this returned."""
-        raise NotImplementedError
 
+    @abstractmethod
     def address(self, name: ServerId) -> Address:
         """Return where the server *name* is to listen; always the same."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def settle(self, seconds: float = 0.0) -> None:
         """Let *seconds* of the transports' time pass, and what is under way."""
-        raise NotImplementedError
 
     # The tests' own means.
 
