@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from consensus.interfaces import StateMachine as StateMachine
+    from consensus.local import add_member as add_member
+    from consensus.local import change_membership as change_membership
     from consensus.local import get_entry as get_entry
     from consensus.local import leader as leader
+    from consensus.local import promote_member as promote_member
     from consensus.local import read as read
+    from consensus.local import remove_member as remove_member
     from consensus.local import set_configuration as set_configuration
+    from consensus.local import snapshot as snapshot
     from consensus.local import start_peer as start_peer
     from consensus.local import status as status
     from consensus.local import stop_peer as stop_peer
@@ -25,10 +30,15 @@ if TYPE_CHECKING:
 _HOMES = {
     "RaftServer": "consensus.server",
     "StateMachine": "consensus.interfaces",
+    "add_member": "consensus.local",
+    "change_membership": "consensus.local",
     "get_entry": "consensus.local",
     "leader": "consensus.local",
+    "promote_member": "consensus.local",
     "read": "consensus.local",
+    "remove_member": "consensus.local",
     "set_configuration": "consensus.local",
+    "snapshot": "consensus.local",
     "start_peer": "consensus.local",
     "status": "consensus.local",
     "stop_peer": "consensus.local",

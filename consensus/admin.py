@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from twisted.internet.defer import gatherResults
 
-from consensus.errors import RaftError
+from consensus.errors import ProtocolError, RaftError
+from consensus.members import Addition, Change
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from consensus.client import Client
-    from consensus.core.values import Address, ServerId, Status
+    from consensus.core.values import Address, LogIndex, ServerId, Status
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +33,38 @@ class Report:
         address: Where it was asked.
         status: Its answer; ``None`` if there was none.
         error: Why there was none.
+        standing: ``voter``, ``learner``, ``joining`` (a learner that will vote
+            when it has caught up), ``leaving`` (a voter that will be none),
+            ``none`` (no member any more, or not yet); empty if unknown.
     """
 
     server: ServerId
     address: Address
     status: Status | None
     error: str = ""
+    standing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """
+    Who belongs to a cluster, as far as those who answered know.
+
+    Args:
+        newest: Of the answers, that with the newest membership; ``None``
+            without any.
+        members: A report of each member, in the order of their names.
+        others: Reports of those who were asked and do not belong to it.
+    """
+
+    newest: Status | None
+    members: list[Report]
+    others: list[Report]
+
+    @property
+    def leader(self) -> ServerId | None:
+        """Return who leads, as far as the answers tell."""
+        return find_leader([*self.members, *self.others])
 
 
 def survey(
@@ -50,6 +80,131 @@ def survey(
         _ask(cluster, server, address, timeout) for server, address in members.items()
     ]
     return gatherResults(asked, consumeErrors=True)
+
+
+async def census(
+    cluster: Client,
+    members: Mapping[ServerId, Address],
+    endpoints: Iterable[Address],
+    patience: float,
+) -> Census:
+    """
+    Find out who belongs to the cluster now, and ask them all how they are.
+
+    Args:
+        cluster: The way to it.
+        members: Who is known to begin with.
+        endpoints: Where else members may be found.
+        patience: Seconds for each round of questions; there are two, or three
+            if those who are known do not know each other.
+    """
+    wanted = {address: address for address in endpoints}
+    wanted |= {address: name for name, address in members.items()}
+    known: dict[Address, Report] = {}
+    while missing := {n: a for a, n in wanted.items() if a not in known}:
+        for report in await survey(cluster, missing, patience):
+            known[report.address] = report
+        newest = _newest(known.values())
+        if newest is not None:
+            wanted |= {a: n for n, a in _everybody(newest).items() if a not in known}
+    return _sorted_out(members, known, _newest(known.values()))
+
+
+def reports_of(counted: Census) -> list[Report]:
+    """Return all reports of *counted*: of members, and of the others asked."""
+    return [*counted.members, *counted.others]
+
+
+def _sorted_out(
+    members: Mapping[ServerId, Address],
+    known: Mapping[Address, Report],
+    newest: Status | None,
+) -> Census:
+    belonging = {} if newest is None else _everybody(newest)
+    found = [
+        replace(
+            _report_of(name, address, known[address]), standing=_standing(name, newest)
+        )
+        for name, address in sorted(belonging.items())
+        if newest is not None
+    ]
+    standing = "none" if belonging else ""
+    others = [
+        replace(known[address], standing=standing)
+        for name, address in members.items()
+        if name not in belonging
+    ]
+    return Census(newest, found, others)
+
+
+def _report_of(name: ServerId, address: Address, report: Report) -> Report:
+    """Return *report*, of who was found at *address*, as one of *name*."""
+    status = report.status
+    if status is not None and status.server != name:
+        return Report(name, address, None, f"{status.server} answers there")
+    return replace(report, server=name)
+
+
+def _everybody(status: Status) -> dict[ServerId, Address]:
+    return status.outgoing | status.learners | status.membership
+
+
+def _standing(name: ServerId, status: Status) -> str:
+    if name in status.membership:
+        return "voter"
+    if name in status.outgoing:
+        return "leaving"
+    return "joining" if name in status.target else "learner"
+
+
+def _newest(reports: Iterable[Report]) -> Status | None:
+    """Return what the leader says, or else who has the newest membership."""
+    reports = list(reports)
+    leader = find_leader(reports)
+    answers = [each.status for each in reports if each.status is not None]
+    return max(
+        answers,
+        key=lambda each: (each.server == leader, each.membership_index, each.term),
+        default=None,
+    )
+
+
+def add(
+    cluster: Client, server: ServerId, address: Address, *, as_learner: bool = False
+) -> Deferred[LogIndex]:
+    """Add *server* to the cluster; see :meth:`.Members.add`."""
+    payload = _encode(Addition(server, address, as_learner))
+    return cluster.ask_leader("add", payload).addCallback(_read_index)
+
+
+def promote(cluster: Client, server: ServerId) -> Deferred[LogIndex]:
+    """Let a learner vote; see :meth:`.Members.promote`."""
+    return cluster.ask_leader("promote", server.encode()).addCallback(_read_index)
+
+
+def remove(cluster: Client, server: ServerId) -> Deferred[LogIndex]:
+    """Remove a member; see :meth:`.Members.remove`."""
+    return cluster.ask_leader("remove", server.encode()).addCallback(_read_index)
+
+
+def change_membership(
+    cluster: Client,
+    voters: Mapping[ServerId, Address],
+    learners: Mapping[ServerId, Address],
+    expected_index: LogIndex | None = None,
+) -> Deferred[LogIndex]:
+    """Change the whole membership; see :meth:`.Members.change`."""
+    payload = _encode(Change(dict(voters), dict(learners), expected_index))
+    return cluster.ask_leader("change_membership", payload).addCallback(_read_index)
+
+
+def snapshot(cluster: Client, address: Address) -> Deferred[tuple[LogIndex, int]]:
+    """
+    Let the server at *address* take a snapshot; return its index and bytes.
+
+    The Deferred fails as that of :meth:`.RaftServer.snapshot`.
+    """
+    return cluster.ask_server(address, "snapshot", b"").addCallback(_read_snapshot)
 
 
 def transfer(cluster: Client, target: ServerId | None) -> Deferred[ServerId]:
@@ -85,6 +240,30 @@ def _ask(
         failure.trap(RaftError)
         return Report(server, address, None, str(failure.value))
 
-    return cluster.status(server, timeout).addCallbacks(
+    return cluster.status_at(address, timeout).addCallbacks(
         lambda status: Report(server, address, status), failed
     )
+
+
+def _read_index(payload: bytes) -> LogIndex:
+    index: LogIndex = _decoded(payload, int)
+    return index
+
+
+def _read_snapshot(payload: bytes) -> tuple[LogIndex, int]:
+    found: tuple[LogIndex, int] = _decoded(payload, tuple[int, int])
+    return found
+
+
+def _decoded(payload: bytes, kind: Any) -> Any:
+    """
+    Return the *kind* that *payload* is.
+
+    Raises:
+        ProtocolError: It is none; what was asked for is done.
+    """
+    try:
+        return msgspec.msgpack.decode(payload, type=kind)
+    except (ValueError, RecursionError) as error:
+        message = f"it was done, but the server's answer cannot be read: {error}"
+        raise ProtocolError(message) from error

@@ -6,33 +6,67 @@ They are described in ``docs/reference/protocol.md``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
 
 from consensus.errors import CommandFailedError, InvalidCommandError, RaftError
+from consensus.members import Addition, Applicant, Change
+from consensus.options import (
+    ReadOptions,
+    WriteOptions,
+    pack_result,
+    unpack_read,
+    unpack_write,
+)
+from consensus.sessions import Operation
 
 if TYPE_CHECKING:
-    from consensus.core.values import ServerId, Status
+    from consensus.core.values import LogIndex, ServerId, SnapshotMeta, Status
     from consensus.interfaces import StateMachine
+    from consensus.members import Members
+
+_T = TypeVar("_T", Addition, Applicant, Change)
 
 _MAX_SHOWN = 64
+
+_PLAIN_WRITE = WriteOptions()
+_PLAIN_READ = ReadOptions()
 
 
 class Callee(Protocol):
     """What a server can be asked for."""
 
-    def write_encoded(self, command: bytes) -> Deferred[Any]:
+    def write_encoded(
+        self, command: bytes, *, with_index: bool = False
+    ) -> Deferred[Any]:
         """See :class:`.RaftServer`."""
 
-    def read(self, query: Any) -> Deferred[Any]:
+    def read_as(self, query: Any, options: ReadOptions, size: int = 0) -> Deferred[Any]:
+        """See :class:`.RaftServer`."""
+
+    def forward(
+        self, options: WriteOptions | ReadOptions, body: bytes
+    ) -> Deferred[bytes] | None:
+        """See :class:`.RaftServer`."""
+
+    def write_session(
+        self, operation: Operation, call: bytes, *, is_forwarded: bool = False
+    ) -> Deferred[bytes]:
         """See :class:`.RaftServer`."""
 
     def status(self) -> Status:
         """See :class:`.RaftServer`."""
 
     def transfer(self, target: ServerId | None) -> Deferred[ServerId]:
+        """See :class:`.RaftServer`."""
+
+    @property
+    def members(self) -> Members:
+        """See :class:`.RaftServer`."""
+
+    def snapshot(self) -> Deferred[SnapshotMeta]:
         """See :class:`.RaftServer`."""
 
 
@@ -55,13 +89,87 @@ def answer(
 
 
 def _write(callee: Callee, machine: StateMachine, payload: bytes) -> Deferred[bytes]:
-    # What is no command has no place in the log.
-    machine.decode(payload)
-    return callee.write_encoded(payload).addCallback(_encoded, machine)
+    return _write_as(callee, machine, _PLAIN_WRITE, payload)
+
+
+def _write_with(
+    callee: Callee, machine: StateMachine, payload: bytes
+) -> Deferred[bytes]:
+    return _write_as(callee, machine, *unpack_write(payload))
+
+
+def _write_as(
+    callee: Callee, machine: StateMachine, options: WriteOptions, command: bytes
+) -> Deferred[bytes]:
+    check_command(machine, command)
+    passed_on = callee.forward(options, command)
+    if passed_on is not None:
+        return passed_on
+    done = callee.write_encoded(command, with_index=options.with_index)
+    if options.with_index:
+        return done.addCallback(_encoded_with_index, machine)
+    return done.addCallback(_encoded, machine)
+
+
+def check_command(machine: StateMachine, command: bytes) -> None:
+    """
+    See that *command* may enter the log: it is one, and the machine wants it.
+
+    Raises:
+        InvalidCommandError: It may not; the machine's own words are in it.
+    """
+    decoded = machine.decode(command)
+    try:
+        machine.validate(decoded)
+    except (InvalidCommandError, MemoryError):
+        raise
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+        raise InvalidCommandError(message) from error
+
+
+def _session_open(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
+    return callee.write_session(Operation.OPEN, payload)
+
+
+def _session_write(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
+    return callee.write_session(Operation.COMMAND, payload)
+
+
+def _session_close(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
+    return callee.write_session(Operation.CLOSE, payload)
+
+
+def _session_forwarded(
+    callee: Callee, _: StateMachine, payload: bytes
+) -> Deferred[bytes]:
+    """Do one of the three above for another server; it goes no further."""
+    try:
+        operation = Operation(int.from_bytes(payload[:1], "big"))
+    except ValueError as error:
+        raise InvalidCommandError("this is no call of a session") from error
+    return callee.write_session(operation, payload[1:], is_forwarded=True)
 
 
 def _read(callee: Callee, machine: StateMachine, payload: bytes) -> Deferred[bytes]:
-    return callee.read(machine.decode(payload)).addCallback(_encoded, machine)
+    return _read_as(callee, machine, _PLAIN_READ, payload)
+
+
+def _read_with(
+    callee: Callee, machine: StateMachine, payload: bytes
+) -> Deferred[bytes]:
+    return _read_as(callee, machine, *unpack_read(payload))
+
+
+def _read_as(
+    callee: Callee, machine: StateMachine, options: ReadOptions, query: bytes
+) -> Deferred[bytes]:
+    decoded = machine.decode(query)
+    passed_on = callee.forward(options, query)
+    if passed_on is not None:
+        return passed_on
+    done = callee.read_as(decoded, options, len(query))
+    return done.addCallback(_encoded, machine)
 
 
 def _status(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
@@ -70,19 +178,84 @@ def _status(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
 
 
 def _transfer(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
+    return callee.transfer(_name(payload) or None).addCallback(str.encode)
+
+
+def _add(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
+    asked = _decoded(Addition, payload)
+    done = callee.members.add(asked.server, asked.address, as_learner=asked.as_learner)
+    return done.addCallback(_encoded_index)
+
+
+def _promote(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
+    return callee.members.promote(_name(payload)).addCallback(_encoded_index)
+
+
+def _remove(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
+    return callee.members.remove(_name(payload)).addCallback(_encoded_index)
+
+
+def _change(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
+    done = callee.members.change(*_decoded(Change, payload))
+    return done.addCallback(_encoded_index)
+
+
+def _join(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
+    applicant = _decoded(Applicant, payload)
+    done = Deferred.fromCoroutine(callee.members.admit(applicant))
+    return done.addCallback(lambda _: b"")
+
+
+def _snapshot(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
+    del payload
+    return callee.snapshot().addCallback(
+        lambda meta: msgspec.msgpack.encode((meta.index, meta.size))
+    )
+
+
+def _name(payload: bytes) -> str:
     try:
-        target = payload.decode()
+        return payload.decode()
     except UnicodeDecodeError as error:
         raise InvalidCommandError("the name of a server is UTF-8") from error
-    return callee.transfer(target or None).addCallback(str.encode)
+
+
+def _decoded(kind: type[_T], payload: bytes) -> _T:
+    try:
+        return msgspec.msgpack.decode(payload, type=kind)
+    # msgspec's own errors are ValueErrors, and so is that of bad UTF-8.
+    except (ValueError, RecursionError) as error:
+        message = f"this is no {kind.__name__}: {error}"
+        raise InvalidCommandError(message) from error
+
+
+def _encoded_index(index: LogIndex) -> bytes:
+    return msgspec.msgpack.encode(index)
 
 
 _METHODS = {
     "write": _write,
+    "write_with": _write_with,
     "read": _read,
+    "read_with": _read_with,
+    "session_open": _session_open,
+    "session_write": _session_write,
+    "session_close": _session_close,
+    "session_forwarded": _session_forwarded,
     "status": _status,
     "transfer": _transfer,
+    "add": _add,
+    "promote": _promote,
+    "remove": _remove,
+    "change_membership": _change,
+    "join": _join,
+    "snapshot": _snapshot,
 }
+
+
+def _encoded_with_index(outcome: tuple[Any, int], machine: StateMachine) -> bytes:
+    result, index = outcome
+    return pack_result(_encoded(result, machine), index)
 
 
 def _encoded(result: Any, machine: StateMachine) -> bytes:

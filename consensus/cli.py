@@ -1,36 +1,39 @@
 """
 The ``raft`` command: it parses arguments and prints.
 
-The work is done in :mod:`consensus.admin` and :mod:`consensus.checks`, and by
-the commands that applications add under the entry point group
-``consensus.command``: a name and a :class:`click.Command`, whose ``ctx.obj``
-is a :class:`Connection`.
+The work is done in :mod:`consensus.admin`, :mod:`consensus.checks` and
+:mod:`consensus.migration`, and by the commands that applications add under the
+entry point group ``consensus.command``: a name and a :class:`click.Command`,
+whose ``ctx.obj`` is a :class:`Connection`.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-from twisted.internet.defer import ensureDeferred
-from twisted.internet.error import ReactorNotRunning
-from twisted.python.failure import Failure
+from rich.progress import Progress
 
-from consensus import admin, checks, config, registry
-from consensus.client import Client
-from consensus.clock import default_reactor, monotonic_clock
+from consensus import admin, checks, config, member_commands, migration, registry
+from consensus.connection import (
+    DEFAULT_TIMEOUT,
+    EXIT_FAILED,
+    EXIT_NOT_DONE,
+    EXIT_UNKNOWN,
+    Connection,
+    print_findings,
+    print_table,
+)
 from consensus.errors import (
     ConfigError,
     InvalidChangeError,
     InvalidCommandError,
+    MembershipPendingError,
     OutcomeUnknownError,
     RaftError,
     RejectedError,
@@ -38,96 +41,15 @@ from consensus.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable
 
     from consensus.admin import Report
-    from consensus.config import Config
-    from consensus.errors import Finding
-
-_T = TypeVar("_T")
-
-#: Seconds for the members to say how they are, asked all at once.
-SURVEY_TIMEOUT = 2.0
-
-#: Seconds until a command gives up: with the start of Python, less than five.
-DEFAULT_TIMEOUT = 3.5
-
-EXIT_FAILED = 1
-EXIT_NOT_DONE = 2
-EXIT_UNKNOWN = 3
 
 _EPILOG = """\
 Exit status: 0 done; 1 refused, or not found; 2 nothing was done because no server
 could be reached or none leads, so try again (or the command line is wrong); 3 it is
 not known whether it was done.
 """
-
-
-class Connection:
-    """
-    What a command gets as ``ctx.obj``: the way to the cluster of the config.
-
-    Args:
-        path: The YAML file; read when it is first needed.
-        timeout: Seconds for each call.
-    """
-
-    def __init__(self, path: str, timeout: float) -> None:
-        self.path = path
-        self.timeout = timeout
-        self._config: Config | None = None
-
-    @property
-    def config(self) -> Config:
-        """Return what the file says; end the program if it is wrong."""
-        if self._config is None:
-            try:
-                self._config = config.load(self.path, needs_serve=False)
-            except ConfigError as error:
-                _print_findings(error.findings, self.path)
-                sys.exit(EXIT_FAILED)
-        return self._config
-
-    def run(self, work: Callable[[Client], Awaitable[_T]]) -> _T:
-        """
-        Run the coroutine function *work* with a client; return its result.
-
-        It runs the reactor, so it works once in a process.
-
-        Raises:
-            RaftError: As *work* raised it.  A command that lets it pass ends
-                with a message and the exit status that belongs to it.
-        """
-        chosen, reactor = self.config, default_reactor()
-        outcome: list[_T | Failure] = []
-
-        async def connected() -> _T:
-            clock = monotonic_clock(reactor)
-            clock.start()
-            transport = chosen.transport.cls(chosen.transport.options, reactor, clock)
-            cluster = Client(chosen.members, transport, clock, timeout=self.timeout)
-            try:
-                return await work(cluster)
-            finally:
-                await cluster.close()
-                clock.stop()
-
-        def finish(result: _T | Failure) -> None:
-            outcome.append(result)
-            with suppress(ReactorNotRunning):  # a signal came first
-                reactor.stop()
-
-        def begin() -> None:
-            ensureDeferred(connected()).addBoth(finish)
-
-        reactor.callWhenRunning(begin)
-        reactor.run()
-        if not outcome:
-            raise click.Abort  # by a signal
-        (result,) = outcome
-        if isinstance(result, Failure):
-            result.raiseException()
-        return result
 
 
 class _Raft(click.Group):
@@ -185,8 +107,10 @@ def _explain(error: RaftError) -> str:
 def _exit_status(error: RaftError) -> int:
     if isinstance(error, OutcomeUnknownError):
         return EXIT_UNKNOWN
-    if isinstance(error, InvalidCommandError | InvalidChangeError):
-        return EXIT_FAILED  # to try again is of no use
+    if isinstance(
+        error, InvalidCommandError | InvalidChangeError | MembershipPendingError
+    ):
+        return EXIT_FAILED  # to try again at once is of no use
     if isinstance(error, RejectedError):
         return EXIT_NOT_DONE
     return EXIT_FAILED
@@ -240,7 +164,7 @@ def check(connection: Connection, serve: tuple[str, ...], as_json: bool) -> None
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
-        _print_findings(findings, connection.path)
+        print_findings(findings, connection.path)
     if not all(finding.is_warning for finding in findings):
         sys.exit(EXIT_FAILED)
     if not as_json:
@@ -286,14 +210,67 @@ def transfer(connection: Connection, server: str | None) -> None:
     click.echo(f"{heir} leads now")
 
 
+@raft.group()
+def storage() -> None:
+    """Look after what servers keep on disk."""
+
+
+@storage.command()
+@click.option(
+    "--to", required=True, metavar="ENGINE", help="The engine that takes over."
+)
+@click.option(
+    "--serve", multiple=True, metavar="NAME", help="As for twistd raft; repeatable."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
+@click.pass_obj
+def migrate(
+    connection: Connection,
+    to: str,
+    serve: tuple[str, ...],
+    as_json: bool,  # noqa: FBT001 - click's flag
+) -> None:
+    """
+    Move stopped servers' logs to another storage engine.
+
+    All is read back and compared before the old engine's files go.
+    """
+    chosen = config.load(connection.path, serve)
+    done = []
+    for server in chosen.serve:
+        with _progress(server, is_shown=not as_json) as on_progress:
+            moved = migration.run(migration.plan(chosen, server, to), on_progress)
+        done.append(moved)
+        if not as_json:
+            click.echo(
+                f"{server}: entries {moved.first_index} to {moved.last_index} moved"
+                f" from {moved.source} to {moved.target}"
+            )
+    if as_json:
+        click.echo(json.dumps([asdict(each) for each in done], indent=2))
+    elif chosen.storage.name != to:
+        click.echo(f"now let {connection.path} say: storage: {to}")
+
+
+@contextmanager
+def _progress(
+    server: str, *, is_shown: bool
+) -> Generator[Callable[[int, int], None], None, None]:
+    """Lend what a migration calls; a bar on the terminal shows it."""
+    console = Console(stderr=True)
+    with Progress(
+        console=console, disable=not (is_shown and console.is_terminal)
+    ) as bar:
+        task = bar.add_task(server, total=None)
+
+        def on_progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield on_progress
+
+
 def _survey(connection: Connection) -> list[Report]:
-    members = connection.config.members
-    timeout = min(SURVEY_TIMEOUT, connection.timeout)
-
-    async def work(cluster: Client) -> list[Report]:
-        return await admin.survey(cluster, members, timeout)
-
-    return connection.run(work)
+    return admin.reports_of(connection.census())
 
 
 def _demand_an_answer(reports: Iterable[Report]) -> None:
@@ -302,33 +279,23 @@ def _demand_an_answer(reports: Iterable[Report]) -> None:
         sys.exit(EXIT_NOT_DONE)
 
 
-def _print_findings(findings: Iterable[Finding], source: str) -> None:
-    for finding in findings:
-        click.echo(checks.render(finding, source), err=True)
-
-
 def _as_object(report: Report) -> dict[str, Any]:
-    found = {"server": report.server, "address": report.address}
+    found = {
+        "server": report.server,
+        "address": report.address,
+        "standing": report.standing,
+    }
     if report.status is None:
         return found | {"reachable": False, "error": report.error}
     return asdict(report.status) | found | {"reachable": True}
 
 
 def _print_table(reports: Iterable[Report]) -> None:
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("server", "role"):
-        table.add_column(name, no_wrap=True)
-    for name in ("term", "commit index", "last applied"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("address", "reachable"):
-        table.add_column(name, overflow="fold")
-    for report in reports:
-        table.add_row(*(Text(cell) for cell in _cells(report)))
-    console = Console()
-    if not console.is_terminal:
-        # For a pipe: no cell is broken to fit the width of a screen.
-        console.width = 240
-    console.print(table)
+    columns = ("server", "role", "#term", "#commit index", "#last applied")
+    print_table(
+        (*columns, "member", "address", "reachable"),
+        (tuple(_cells(report)) for report in reports),
+    )
 
 
 def _cells(report: Report) -> Generator[str, None, None]:
@@ -337,8 +304,13 @@ def _cells(report: Report) -> Generator[str, None, None]:
     yield status.role if status else "-"
     for number in ("term", "commit_index", "last_applied"):
         yield str(getattr(status, number)) if status else "-"
+    yield report.standing or "-"
     yield report.address
     yield "yes" if status else f"no: {report.error}"
+
+
+for _command in member_commands.COMMANDS:
+    raft.add_command(_command)
 
 
 def main() -> None:

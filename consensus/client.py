@@ -5,39 +5,45 @@ What a client may do after a failure depends on what the failure says.  A
 command that was rejected entered no log, so it is sent again, elsewhere or
 later.  A command that may have been sent is never sent again: nobody knows
 whether it will be applied, and twice is worse than perhaps.  Reads change
-nothing and are repeated in both cases.
+nothing and are repeated in both cases; so are the writes of a session, whose
+servers know what they have applied.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import msgspec
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import deferLater
 
 from consensus import registry
+from consensus.client_session import Attempts, ClientSession
 from consensus.clock import monotonic_clock
 from consensus.core.values import Status
 from consensus.errors import (
     InvalidChangeError,
     InvalidCommandError,
+    MembershipPendingError,
     NotLeaderError,
     OutcomeUnknownError,
     OverloadedError,
     ProtocolError,
     RaftError,
     RejectedError,
+    SessionExpiredError,
     UnreachableError,
 )
+from consensus.options import ReadOptions, WriteOptions, pack, unpack_result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from consensus.core.values import Address, ServerId
+    from consensus.core.values import Address, LogIndex, ServerId
     from consensus.interfaces import Transport
+    from consensus.options import Consistency
 
 # Retries begin soon, as an election takes some hundred milliseconds, and
 # become rare, as a cluster that is down may stay so.
@@ -136,9 +142,23 @@ class Client:
         """Return who led when it was last seen; ``None`` if nobody is known."""
         return None if self._leader is None else self._leader.name
 
-    def write(self, command: bytes) -> Deferred[bytes]:
+    @overload
+    def write(
+        self, command: bytes, *, with_index: Literal[False] = False
+    ) -> Deferred[bytes]: ...
+
+    @overload
+    def write(
+        self, command: bytes, *, with_index: Literal[True]
+    ) -> Deferred[tuple[bytes, LogIndex]]: ...
+
+    def write(self, command: bytes, *, with_index: bool = False) -> Deferred[Any]:
         """
         Apply *command* and return its result, both as the machine encodes them.
+
+        Args:
+            command: For the state machine.
+            with_index: Return ``(result, log index)``; see :meth:`read`.
 
         The Deferred fails with:
             RejectedError: It was not applied and will not be; the class says
@@ -146,15 +166,75 @@ class Client:
             OutcomeUnknownError: It may have been applied, or may yet be.
             CommandFailedError: The state machine raised.
         """
-        return self.ask_leader("write", command)
+        if not with_index:
+            return self.ask_leader("write", command)
+        payload = pack(WriteOptions(with_index=True), command)
+        return self.ask_leader("write_with", payload).addCallback(_read_result)
 
-    def read(self, query: bytes) -> Deferred[bytes]:
+    def read(
+        self,
+        query: bytes,
+        *,
+        consistency: Consistency = "linearizable",
+        max_age: float | None = None,
+        at_index: LogIndex | None = None,
+    ) -> Deferred[bytes]:
         """
-        Answer *query* from a state that has every write acknowledged before.
+        Answer *query*, by default with every write acknowledged before.
 
-        The Deferred fails as that of :meth:`write`.
+        Args:
+            query: For the state machine.
+            consistency: See :data:`.Consistency`.  Reads that any server may
+                serve go to one after the other.
+            max_age: Of a stale read: how old the state may be, in seconds.
+            at_index: Wait until the server has applied the log up to here, as
+                it has when it knows the write that was answered with it.
+
+        The Deferred fails as that of :meth:`write`, and with:
+            StaleError: No server has a state of that age.
         """
-        return Deferred.fromCoroutine(self._call("read", query, is_repeatable=True))
+        options = ReadOptions(consistency, max_age, at_index)
+        try:
+            options.check()
+        except RaftError as error:
+            return fail(error)
+        if options == ReadOptions():
+            return Deferred.fromCoroutine(self._call("read", query, is_repeatable=True))
+        call = self._call(
+            "read_with",
+            pack(options, query),
+            is_repeatable=True,
+            is_for_leader=options.needs_leader,
+        )
+        return Deferred.fromCoroutine(call)
+
+    def session(self, ttl: float = 60.0) -> ClientSession:
+        """
+        Return a session, whose writes are applied once each (§6.3).
+
+        Args:
+            ttl: The servers forget it when it has written nothing for so many
+                seconds; 1 to 86,400.
+
+        Raises:
+            InvalidCommandError: *ttl* is out of its range.
+        """
+        return ClientSession(self.repeat, self._clock, self._timeout, ttl)
+
+    def repeat(
+        self, method: str, payload: bytes, attempts: Attempts
+    ) -> Deferred[bytes]:
+        """
+        Call a *method* of the leader that may be repeated without harm.
+
+        Args:
+            method: See ``docs/reference/protocol.md``.
+            payload: What it takes.
+            attempts: Says until when, and learns what became of each attempt.
+        """
+        return Deferred.fromCoroutine(
+            self._call(method, payload, is_repeatable=True, attempts=attempts)
+        )
 
     def ask_leader(self, method: str, payload: bytes) -> Deferred[bytes]:
         """
@@ -181,12 +261,42 @@ class Client:
             OutcomeUnknownError: It does not answer.
             ProtocolError: Its answer is none.
         """
-        for target in self._targets:
-            if target.name == server:
-                patience = self._timeout if timeout is None else timeout
-                asked = self._transport.ask(target.address, "status", b"", patience)
-                return asked.addCallback(_read_status)
-        return fail(UnreachableError(f"no server {server!r} is known"))
+        address = self._address(server)
+        if not address:
+            return fail(UnreachableError(f"no server {server!r} is known"))
+        return self.status_at(address, timeout)
+
+    def status_at(
+        self, address: Address, timeout: float | None = None
+    ) -> Deferred[Status]:
+        """Do as :meth:`status` with the server at *address*."""
+        asked = self.ask_server(address, "status", b"", timeout)
+        return asked.addCallback(_read_status)
+
+    def ask_server(
+        self,
+        address: Address,
+        method: str,
+        payload: bytes,
+        timeout: float | None = None,
+    ) -> Deferred[bytes]:
+        """
+        Call *method* of the server at *address*, once, whoever leads.
+
+        Args:
+            address: Where it listens.
+            method: See ``docs/reference/protocol.md``.
+            payload: What it takes.
+            timeout: Seconds to wait; the client's own if ``None``.
+
+        The Deferred fails as that of :meth:`.Transport.ask`.
+        """
+        patience = self._timeout if timeout is None else timeout
+        return self._transport.ask(address, method, payload, patience)
+
+    def pause(self, seconds: float) -> Deferred[None]:
+        """Wait for *seconds*, by the clock that all timeouts go by."""
+        return deferLater(self._clock, seconds)
 
     def close(self) -> Deferred[None]:
         """Close the transport; what is under way fails."""
@@ -198,14 +308,32 @@ class Client:
     def _closed(self, _: None) -> None:
         self._when_closed()
 
-    async def _call(self, method: str, payload: bytes, *, is_repeatable: bool) -> bytes:
-        """Ask server after server until one answers or time is up."""
-        deadline = self._clock.seconds() + self._timeout
+    async def _call(
+        self,
+        method: str,
+        payload: bytes,
+        *,
+        is_repeatable: bool,
+        is_for_leader: bool = True,
+        attempts: Attempts | None = None,
+    ) -> bytes:
+        """
+        Ask server after server until one answers or time is up.
+
+        Args:
+            method: See ``docs/reference/protocol.md``.
+            payload: What it takes.
+            is_repeatable: To do it twice does no harm.
+            is_for_leader: Ask whoever is taken for the leader first.
+            attempts: Learns what became of each; it may have begun earlier.
+        """
+        attempts = attempts or Attempts(self._clock.seconds() + self._timeout)
+        deadline = attempts.deadline
         pauses = hints = 0
         while True:
             if self._is_closed:
                 raise UnreachableError("the client is closed")
-            target = self._leader or self._targets[self._next]
+            target = self._choose(is_for_leader=is_for_leader)
             patience = deadline - self._clock.seconds()
             if is_repeatable:
                 patience = min(patience, self._timeout / _READ_ATTEMPTS)
@@ -214,6 +342,7 @@ class Client:
                     target.address, method, payload, patience
                 )
             except RaftError as error:
+                attempts.failed(error)
                 if not _may_repeat(error, is_repeatable=is_repeatable):
                     raise
                 pause = 0.0
@@ -225,10 +354,22 @@ class Client:
                 if self._clock.seconds() + pause >= deadline:
                     raise
             else:
-                self._leader = target
+                self._answered(target, is_for_leader=is_for_leader)
                 return answer
             if pause:
                 await deferLater(self._clock, pause)
+
+    def _choose(self, *, is_for_leader: bool) -> _Target:
+        """Return whom to ask now."""
+        if is_for_leader:
+            return self._leader or self._targets[self._next]
+        self._next = (self._next + 1) % len(self._targets)
+        return self._targets[self._next]
+
+    def _answered(self, target: _Target, *, is_for_leader: bool) -> None:
+        """Ask *target* again next time, if it leads or knows who does."""
+        if is_for_leader:
+            self._leader = target
 
     def _follow(self, asked: _Target, error: RaftError) -> bool:
         """Choose whom to ask next; say whether *error* named somebody."""
@@ -258,11 +399,23 @@ class Client:
 
 def _may_repeat(error: RaftError, *, is_repeatable: bool) -> bool:
     """Say whether a call that failed with *error* may be made again."""
-    if isinstance(error, InvalidCommandError | InvalidChangeError):
-        return False  # it would be refused again
+    if isinstance(
+        error, InvalidCommandError | InvalidChangeError | MembershipPendingError
+    ):
+        return False  # it would be refused again, for the next moments at least
+    if isinstance(error, SessionExpiredError):
+        return False  # likewise
     if isinstance(error, RejectedError):
         return True
     return is_repeatable and isinstance(error, OutcomeUnknownError)
+
+
+def _read_result(payload: bytes) -> tuple[bytes, LogIndex]:
+    try:
+        return unpack_result(payload)
+    except ValueError as error:
+        message = f"this is no result with its index: {error}"
+        raise ProtocolError(message) from error
 
 
 def _read_status(payload: bytes) -> Status:

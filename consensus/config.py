@@ -25,12 +25,22 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from consensus import document, registry
+from consensus.config_values import (
+    KIB,
+    MIB,
+    Config,
+    Engine,
+    Limits,
+    Reads,
+    Snapshots,
+    Timing,
+)
 from consensus.document import Filler, Value
 from consensus.errors import ConfigError, Finding
 from consensus.registry import suggest
@@ -40,6 +50,20 @@ if TYPE_CHECKING:
 
     from consensus.core.values import Address, ServerId
     from consensus.interfaces import StateMachine
+
+__all__ = [
+    "KIB",
+    "MIB",
+    "Config",
+    "Engine",
+    "Limits",
+    "Reads",
+    "Snapshots",
+    "Timing",
+    "from_mapping",
+    "is_name",
+    "load",
+]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NAME_HINT = (
@@ -58,124 +82,17 @@ _KEYS = {
     "timing",
     "limits",
     "preferred_leaders",
+    "snapshots",
+    "join",
+    "reads",
+    "forward",
+    "digest_every",
 }
 
-KIB = 1024
-MIB = 1024 * KIB
 
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """
-    One of the three parts that the config chooses.
-
-    Args:
-        name: What the config calls it: a registered name or a dotted path.
-        cls: The class.
-        options: An instance of ``cls.Options``.
-    """
-
-    name: str
-    cls: type[Any]
-    options: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """
-    How long things may take, in seconds.
-
-    Args:
-        heartbeat_interval: A leader without writes says so often that it lives.
-        election_timeout: A follower that hears nothing for this long, and a
-            random part of it more, asks for votes.
-        request_timeout: How long a client's call may take in a server.
-        disk_stall_timeout: A leader whose disk takes longer hands over.
-    """
-
-    heartbeat_interval: float = 0.05
-    election_timeout: float = 0.25
-    request_timeout: float = 10.0
-    disk_stall_timeout: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """
-    What bounds a server's memory.
-
-    Args:
-        max_command_bytes: The longest command that a client may send.
-        max_pending_bytes: The commands that are not committed yet, together.
-        max_pending_requests: The calls that are not answered yet.
-        log_cache_bytes: The entries that are kept in memory besides storage.
-        max_append_bytes: The entries of one message to a follower.
-        max_inflight_appends: The messages to a follower that it has not
-            answered yet.
-    """
-
-    max_command_bytes: int = MIB
-    max_pending_bytes: int = 64 * MIB
-    max_pending_requests: int = 100_000
-    log_cache_bytes: int = 16 * MIB
-    max_append_bytes: int = 48 * KIB
-    max_inflight_appends: int = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """
-    All that a process has to know before it starts its servers.
-
-    Args:
-        cluster: The name of the cluster; servers of another are refused.
-        members: Every member's address, by name.
-        serve: The members that this process hosts.
-        data_dir: Where each server has a directory of its name.
-        state_machine: What commands are applied to.
-        transport: How servers reach each other.
-        storage: Where logs are kept.
-        timing: How long things may take.
-        limits: What bounds memory.
-        preferred_leaders: Who should lead, the most preferred first.
-        address: The address of the one server of :func:`from_mapping` where
-            *members* does not have it.
-        source: The file that all this is from; empty if it is from none.
-        lines: The line of each path in that file.
-    """
-
-    cluster: str
-    members: Mapping[ServerId, Address]
-    serve: tuple[ServerId, ...]
-    data_dir: Path
-    state_machine: Engine
-    transport: Engine
-    storage: Engine
-    timing: Timing = Timing()
-    limits: Limits = Limits()
-    preferred_leaders: tuple[ServerId, ...] = ()
-    address: Address = ""
-    source: str = ""
-    lines: Mapping[str, int] = field(default_factory=dict)
-
-    def directory(self, server: ServerId) -> Path:
-        """Return where *server* keeps what it has to remember."""
-        return self.data_dir / server
-
-    def address_of(self, server: ServerId) -> Address:
-        """
-        Return where *server* listens.
-
-        A server that nobody gave an address has its name for one: the
-        transports within one process need no more.
-        """
-        return self.members.get(server) or self.address or server
-
-    def line_of(self, path: str) -> int:
-        """Return the line of *path*, or of what encloses it; 0 if unknown."""
-        while path and path not in self.lines:
-            path = path.rpartition(".")[0]
-        return self.lines.get(path, 0) if path else 0
+def is_name(text: str) -> bool:
+    """Say whether a server or a cluster may be called *text*."""
+    return _NAME.fullmatch(text) is not None
 
 
 def load(
@@ -270,6 +187,11 @@ class _Reader:
             "data_dir": self._path("data_dir", "data"),
             "timing": self._timing(),
             "limits": self._limits(),
+            "snapshots": self._snapshots(),
+            "join": self._join(),
+            "reads": self._reads(),
+            "forward": self._flag("forward", default=False),
+            "digest_every": self._digest_every(),
         }
         rest["preferred_leaders"] = self._preferred(rest["members"])
         rest |= {kind: self._engine(kind, defaults) for kind in registry.KINDS}
@@ -332,7 +254,7 @@ class _Reader:
 
     def check_name(self, value: Value) -> None:
         """Complain if *value* is no name."""
-        if not isinstance(value.content, str) or not _NAME.fullmatch(value.content):
+        if not isinstance(value.content, str) or not is_name(value.content):
             message = f"{value.content!r} is no name"
             self._filler.complain("config.E007", message, _NAME_HINT, value)
 
@@ -464,7 +386,53 @@ class _Reader:
             )
         return limits
 
-    def _positive(self, numbers: Timing | Limits, value: Value) -> None:
+    def _snapshots(self) -> Snapshots | None:
+        value = self._get("snapshots") or Value({}, "snapshots")
+        snapshots: Snapshots | None = self._filler.fill(Snapshots, value)
+        if snapshots is not None:
+            self._positive(snapshots, value)
+        return snapshots
+
+    def _join(self) -> tuple[Address, ...]:
+        value = self._get("join") or Value((), "join")
+        hint = "write where members of the cluster listen, as [tcp:10.0.0.1:9101]"
+        if not isinstance(value.content, tuple):
+            self._filler.expected("a list of addresses", value, hint)
+            return ()
+        for each in value.content:
+            if not isinstance(each.content, str) or not each.content.strip():
+                self._filler.expected("an address", each, hint)
+        return tuple(str(each.content).strip() for each in value.content)
+
+    def _reads(self) -> Reads | None:
+        value = self._get("reads") or Value({}, "reads")
+        reads: Reads | None = self._filler.fill(Reads, value)
+        if reads is not None and not 0 <= reads.clock_drift < 1:
+            self._filler.complain(
+                "config.E013",
+                f"{reads.clock_drift} is out of range",
+                "write a part from 0 to less than 1; the default is 0.1",
+                value.content["clock_drift"],
+            )
+        return reads
+
+    def _flag(self, key: str, *, default: bool) -> bool:
+        value = self._get(key)
+        return default if value is None else self._filler.convert(value, bool)
+
+    def _digest_every(self) -> int:
+        value = self._get("digest_every")
+        if value is None:
+            return 10_000
+        number: int | None = self._filler.convert(value, int)
+        if number is not None and number < 1:
+            hint = "write a number above 0; the default is 10000"
+            self._filler.complain(
+                "config.E013", f"{number} is out of range", hint, value
+            )
+        return number or 0
+
+    def _positive(self, numbers: Timing | Limits | Snapshots, value: Value) -> None:
         for each in fields(numbers):
             number = getattr(numbers, each.name)
             if not 0 < number < math.inf:

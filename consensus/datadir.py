@@ -4,9 +4,10 @@ The directory of one server: whose it is, and that nobody else uses it.
 ``raft.json`` says which server of which cluster has its log and its vote in
 here, and with which storage engine; it is there before anything else is.
 ``lock`` is locked while the server runs.  ``used`` says that the storage has
-had something to remember: if it has nothing then, its files are lost.  A start
-in the wrong directory would forget votes, or take another's for one's own, so
-it is refused:
+had something to remember: if it has nothing then, its files are lost.
+``peers.json`` says which other servers this one has met.  A start in the wrong
+directory would forget votes, or take another's for one's own, so it is
+refused:
 
 ============ ==========================================================
 datadir.E001 the directory cannot be made or written
@@ -17,14 +18,13 @@ datadir.E005 a newer release wrote it
 datadir.E006 ``raft.json`` is damaged
 datadir.E007 there is data without a ``raft.json``
 datadir.E008 a running process uses it
+datadir.E009 ``peers.json`` is damaged
 ============ ==========================================================
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
 import uuid
 from contextlib import suppress
@@ -35,6 +35,7 @@ import msgspec
 
 from consensus.core.values import Identity
 from consensus.errors import ConfigError, Finding, StorageError
+from consensus.records import FORMAT, NEW, read_record, sync_directory, write_record
 from consensus.registry import name_of
 
 if TYPE_CHECKING:
@@ -44,20 +45,14 @@ if TYPE_CHECKING:
     from consensus.config import Engine
     from consensus.core.values import ServerId
 
-#: The format of ``raft.json`` that this release writes.
-FORMAT = 1
-
 _RECORD = "raft.json"
-_NEW_RECORD = "raft.json.new"
 _LOCK = "lock"
 _USED = "used"
+_PEERS = "peers.json"
 
 #: Of nobody's interest in an otherwise new directory: our own files, and what
 #: a fresh file system has in its root.
-_NOT_DATA = {_RECORD, _NEW_RECORD, _LOCK, _USED, "lost+found"}
-
-#: No raft.json is longer; what is, is damaged.
-_MAX_BYTES = 64 * 1024
+_NOT_DATA = {_RECORD, _RECORD + NEW, _LOCK, _USED, "lost+found"}
 
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -71,6 +66,13 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
     incarnation: _Text
     engine: _Text
     engine_class: _Text
+
+
+class _Peers(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``peers.json`` says, likewise: incarnations by server."""
+
+    format: int
+    peers: dict[_Text, _Text]
 
 
 @dataclass(slots=True)
@@ -87,6 +89,11 @@ class DataDirectory:
     path: Path
     identity: Identity
     _lock: int
+
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Say whether *path* is the directory of some server."""
+        return (path / _RECORD).exists()
 
     @staticmethod
     def inspect(
@@ -134,6 +141,35 @@ class DataDirectory:
             ) from error
         return cls(path, Identity(cluster, server, record.incarnation), lock)
 
+    @staticmethod
+    def engine_of(path: Path) -> tuple[str, str] | None:
+        """
+        Return name and class of the storage engine that wrote what is in *path*.
+
+        ``None`` if there is no ``raft.json``.
+
+        Raises:
+            ConfigError: It is damaged, or of a newer release.
+        """
+        record = _read_record(path)
+        return None if record is None else (record.engine, record.engine_class)
+
+    def change_engine(self, engine: Engine) -> None:
+        """
+        Let *engine* be the one whose data this is, durably, at once or not at all.
+
+        Raises:
+            StorageError: ``raft.json`` cannot be read or written.
+        """
+        record = _read_record(self.path)
+        if record is None:
+            message = f"{self.path / _RECORD} is gone"
+            raise StorageError(message)
+        changed = msgspec.structs.replace(
+            record, engine=engine.name, engine_class=name_of(engine.cls)
+        )
+        write_record(self.path / _RECORD, changed)
+
     @property
     def is_used(self) -> bool:
         """Say whether the storage in here has had something to remember."""
@@ -148,10 +184,74 @@ class DataDirectory:
         """
         try:
             (self.path / _USED).touch(mode=0o600)
-            _sync_directory(self.path)
+            sync_directory(self.path)
         except OSError as error:
             message = f"cannot write in {self.path}: {error.strerror}"
             raise StorageError(message) from error
+
+    def acquaintances(self) -> dict[ServerId, str]:
+        """
+        Return the incarnation of each server that :meth:`remember` was told of.
+
+        Raises:
+            ConfigError: ``peers.json`` is damaged.
+        """
+        return _read_peers(self.path)
+
+    def remember(self, peer: ServerId, incarnation: str) -> None:
+        """
+        Note, durably, that *peer* has *incarnation*.
+
+        Raises:
+            StorageError: It could not be noted.
+        """
+        self._rewrite_peers({**_read_peers(self.path), peer: incarnation})
+
+    def forget(self, peer: ServerId) -> None:
+        """
+        Undo :meth:`remember`, durably.
+
+        Raises:
+            StorageError: It is still noted.
+        """
+        peers = _read_peers(self.path)
+        if peers.pop(peer, None) is not None:
+            self._rewrite_peers(peers)
+
+    def forget_all(self) -> None:
+        """
+        Forget every server that :meth:`remember` was told of, durably.
+
+        Raises:
+            StorageError: They are still noted.
+        """
+        self._rewrite_peers({})
+
+    def _rewrite_peers(self, peers: dict[ServerId, str]) -> None:
+        if self._lock < 0:
+            message = f"{self.path} is closed"
+            raise StorageError(message)
+        try:
+            write_record(self.path / _PEERS, _Peers(format=FORMAT, peers=peers))
+        except OSError as error:
+            message = f"cannot write in {self.path}: {error.strerror or error}"
+            raise StorageError(message) from error
+
+    def for_machine(self) -> Path:
+        """
+        Return the directory, made if need be, of a state machine's own files.
+
+        Raises:
+            StorageError: It cannot be made.
+        """
+        path = self.path / "machine"
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+            sync_directory(self.path)
+        except OSError as error:
+            message = f"cannot make {path}: {error.strerror}"
+            raise StorageError(message) from error
+        return path
 
     def close(self) -> None:
         """Unlock the directory; a second call does nothing."""
@@ -193,15 +293,7 @@ def _make(path: Path) -> None:
         _make(path.parent)
     with suppress(FileExistsError):
         path.mkdir(mode=0o700)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(path.parent)
 
 
 # --- the lock -----------------------------------------------------------------
@@ -269,7 +361,10 @@ def _inspect_record(
         return error.findings
     if record is None:
         return _inspect_new(path)
-    return _differences(record, path, cluster, server, engine)
+    return [
+        *_differences(record, path, cluster, server, engine),
+        *_inspect_peers(path),
+    ]
 
 
 def _inspect_new(path: Path) -> Iterator[Finding]:
@@ -281,6 +376,14 @@ def _inspect_new(path: Path) -> Iterator[Finding]:
             f"restore {_RECORD} from where the rest came, or name an empty directory",
             "data_dir",
         )
+
+
+def _inspect_peers(path: Path) -> Iterable[Finding]:
+    try:
+        _read_peers(path)
+    except ConfigError as error:
+        return error.findings
+    return ()
 
 
 def _differences(
@@ -318,7 +421,7 @@ def _own_record(path: Path, cluster: str, server: ServerId, engine: Engine) -> _
     return _read_record(path) or _write_record(path, cluster, server, engine)
 
 
-# --- raft.json ----------------------------------------------------------------
+# --- raft.json and peers.json -------------------------------------------------
 
 
 def _read_record(path: Path) -> _Record | None:
@@ -328,22 +431,18 @@ def _read_record(path: Path) -> _Record | None:
     Raises:
         ConfigError: It is damaged, or of a newer release.
     """
-    file = path / _RECORD
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(_MAX_BYTES)
-    except FileNotFoundError:
-        return None
-    try:
-        content = msgspec.json.decode(data, type=dict[str, int | str])
-        format_ = content.get("format")
-        if isinstance(format_, int) and format_ > FORMAT:
-            raise ConfigError([_newer(file, format_)])
-        if content.pop("checksum", None) != _checksum(content):
-            raise ConfigError([_damaged(file, "the checksum is wrong")])
-        return msgspec.convert(content, _Record)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ConfigError([_damaged(file, str(error))]) from error
+    return read_record(path / _RECORD, _Record, _damaged)
+
+
+def _read_peers(path: Path) -> dict[ServerId, str]:
+    """
+    Return what ``peers.json`` says; nothing if there is none.
+
+    Raises:
+        ConfigError: It is damaged, or of a newer release.
+    """
+    found = read_record(path / _PEERS, _Peers, _damaged_peers)
+    return {} if found is None else dict(found.peers)
 
 
 def _write_record(
@@ -358,20 +457,8 @@ def _write_record(
         engine=engine.name,
         engine_class=name_of(engine.cls),
     )
-    content = msgspec.to_builtins(record)
-    text = json.dumps(content | {"checksum": _checksum(content)}, indent=2) + "\n"
-    with (path / _NEW_RECORD).open("wb") as stream:
-        stream.write(text.encode())
-        stream.flush()
-        os.fsync(stream.fileno())
-    (path / _NEW_RECORD).rename(path / _RECORD)
-    _sync_directory(path)
+    write_record(path / _RECORD, record)
     return record
-
-
-def _checksum(content: dict[str, int | str]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _damaged(file: Path, reason: str) -> Finding:
@@ -384,10 +471,11 @@ def _damaged(file: Path, reason: str) -> Finding:
     )
 
 
-def _newer(file: Path, format_: int) -> Finding:
+def _damaged_peers(file: Path, reason: str) -> Finding:
     return Finding(
-        "datadir.E005",
-        f"{file} has format {format_}, and this release knows up to {FORMAT}",
-        "start a release that is at least as new as the one that wrote it",
+        "datadir.E009",
+        f"{file} is damaged: {reason}",
+        "remove it if no other server of the cluster has lost its data directory,"
+        " for this one would not notice; else restore it from a backup",
         "data_dir",
     )

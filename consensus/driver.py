@@ -9,17 +9,28 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from consensus.core.ready import MembershipChanged
+from consensus.applier import Applier
 from consensus.core.values import EntryKind, Role
-from consensus.errors import NotLeaderError, ProtocolError, RaftError
+from consensus.errors import (
+    CompactedError,
+    NotLeaderError,
+    OverloadedError,
+    ProtocolError,
+    RaftError,
+)
+from consensus.freshness import Freshness
 from consensus.recovery import TICKS_PER_HEARTBEAT
-from consensus.requests import Reads, Writes, command_failed
+from consensus.requests import Reads, Writes
+from consensus.sessions import LogClock, entry_of
+from consensus.snapshotter import Snapshotter
+from consensus.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,12 +39,14 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from consensus.config import Config
-    from consensus.core.membership import Membership
     from consensus.core.messages import Message
     from consensus.core.raft import Raft
     from consensus.core.ready import Event, Fetch, Ready
-    from consensus.core.values import Entry, ServerId
+    from consensus.core.values import Address, Entry, ServerId
     from consensus.interfaces import StateMachine, Storage, Transport
+    from consensus.options import ReadOptions
+    from consensus.sessions import Operation
+    from consensus.snapshots import SnapshotStore
     from consensus.worker import StorageWorker
 
 _log = Logger()
@@ -41,47 +54,81 @@ _log = Logger()
 #: Readies in a row before other users of the reactor get their turn.
 _MAX_READIES = 16
 
+#: Writes that storage has not finished; beyond it, answers that only wait for
+#: them are lost.
+_MAX_WRITING = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """
+    What a server is made of.
+
+    Args:
+        raft: What is driven.
+        config: Of the server.
+        machine: What commands are applied to.
+        storage: Open.
+        worker: Who calls *storage*.
+        snapshots: Open.
+        snapshot_worker: Who calls *snapshots*.
+        transport: Listening.
+        reactor: For "on the next turn".
+        clock: What everything that times out goes by.
+    """
+
+    raft: Raft
+    config: Config
+    machine: StateMachine
+    storage: Storage
+    worker: StorageWorker
+    snapshots: SnapshotStore
+    snapshot_worker: StorageWorker
+    transport: Transport
+    reactor: Any
+    clock: Any
+
 
 class Driver:
     """
     Turns events into calls of the core, and the core's readies into effects.
 
     Args:
-        raft: What is driven.
-        config: Of its server.
-        machine: What commands are applied to.
-        storage: Open.
-        worker: Who calls *storage*.
-        transport: Listening.
-        reactor: For "on the next turn".
+        parts: What it has to do with.
         on_event: Called with what the core reports.
         on_error: Called when the driver cannot go on.
     """
 
-    def __init__(  # noqa: PLR0917 - each is used, and made once, by RaftServer
+    def __init__(
         self,
-        raft: Raft,
-        config: Config,
-        machine: StateMachine,
-        storage: Storage,
-        worker: StorageWorker,
-        transport: Transport,
-        reactor: Any,
+        parts: Parts,
         on_event: Callable[[Event], None],
         on_error: Callable[[Exception], None],
     ) -> None:
+        raft, config, clock = parts.raft, parts.config, parts.clock
         self.raft = raft
         self.name: ServerId = raft.state.server
-        self._machine = machine
-        self._state = machine.init(self.name)
-        self._storage = storage
-        self._worker = worker
-        self._transport = transport
-        self._reactor = reactor
+        self.applier = Applier(parts.machine, self.name)
+        self._storage = parts.storage
+        self._worker = parts.worker
+        self._transport = parts.transport
+        self._reactor = parts.reactor
+        self._clock = clock
         self._on_event = on_event
         self._on_error = on_error
+        self._connected: dict[ServerId, Address] = {}
+        self.snapshotter = Snapshotter(
+            raft,
+            self.applier,
+            parts.snapshots,
+            parts.snapshot_worker,
+            config.snapshots,
+            schedule=self.schedule,
+            on_error=on_error,
+        )
         self._is_over = False
         self._is_scheduled = False
+        self._is_turning = False
         self._ticking: LoopingCall | None = None
         self._ticks = 0
         timing = config.timing
@@ -90,17 +137,44 @@ class Driver:
         self._stall = max(1, round(timing.disk_stall_timeout / self._tick_interval))
         # At which tick each write began that storage has not finished yet.
         self._writing: deque[int] = deque()
+        self._is_full = False
+        self._is_handing_over = False
+        self._directory = config.data_dir / self.name
         largest = config.transport.cls.max_command_bytes(config.transport.options)
         self._writes = Writes(
             config.limits, min(largest, config.limits.max_command_bytes)
         )
-        self._reads = Reads(config.limits)
+        self._freshness = Freshness(
+            raft, clock.seconds, self._lease(config), timing.election_timeout
+        )
+        self._reads = Reads(config.limits, self._freshness)
+        self._log_clock = LogClock(clock.seconds)
+        self._upkeep = Upkeep(
+            raft,
+            self.applier,
+            parts.transport,
+            clock,
+            cluster=config.cluster,
+            digest_every=config.digest_every,
+        )
 
-    def start(self, clock: Any) -> None:
-        """Begin to tick by *clock*."""
-        self.connect(self.raft.state.membership)
+    def _lease(self, config: Config) -> float:
+        """
+        Return the length of a leader's lease, in seconds; 0 for none.
+
+        A voter keeps its pledge for an election timeout of its own ticks, of
+        which the first and the last may come early.
+        """
+        if not config.reads.lease:
+            return 0.0
+        ticks = max(0, self.raft.state.tuning.election_ticks - 2)
+        return ticks * self._tick_interval * (1.0 - config.reads.clock_drift)
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._connect()
         self._ticking = LoopingCall(self._tick)
-        self._ticking.clock = clock
+        self._ticking.clock = self._clock
         self._ticking.start(self._tick_interval, now=False)
         self.schedule()
 
@@ -110,39 +184,75 @@ class Driver:
         if self._ticking is not None:
             self._ticking.stop()
             self._ticking = None
+        self.snapshotter.stop()
+        self.applier.close()
         self._writes.fail(error)
         self._reads.fail(error)
 
     # --- what comes in -----------------------------------------------------
 
-    def write(self, command: bytes) -> Deferred[Any]:
+    def write(self, command: bytes, *, with_index: bool = False) -> Deferred[Any]:
         """
-        Let *command* wait for the end of this turn.
+        Let *command* wait for the end of this turn; see :meth:`.Writes.add`.
 
         Raises:
             RejectedError: It cannot be taken.
         """
         self._require_leader()
-        answer = self._writes.add(command)
+        self.applier.require_version()
+        self._require_room()
+        answer = self._writes.add(command, with_index=with_index)
         self.schedule()
         return answer
 
-    def read(self, query: Any) -> Deferred[Any]:
+    def write_session(self, operation: Operation, call: bytes) -> Deferred[bytes]:
         """
-        Let *query* wait for the end of this turn.
+        Let a checked *call* of a session wait for the end of this turn.
 
         Raises:
             RejectedError: It cannot be taken.
         """
         self._require_leader()
-        answer = self._reads.add(query)
+        self.applier.require_version()
+        self._require_room()
+        data = entry_of(operation, call, self._log_time())
+        answer = self._writes.add(data, kind=EntryKind.SESSION)
         self.schedule()
         return answer
+
+    def _log_time(self) -> int:
+        """Return the log's time, as this leader has it (§6.3)."""
+        return self._log_clock.now(self.raft.state.term, self.applier.sessions.time)
+
+    def read(self, query: Any, options: ReadOptions, size: int = 0) -> Deferred[Any]:
+        """
+        Let *query* wait for the end of this turn; see :meth:`.Reads.add`.
+
+        Raises:
+            RejectedError: It cannot be taken.
+        """
+        if options.needs_leader:
+            self._require_leader()
+        self.applier.require_version()
+        self.check_size(size)
+        answer = self._reads.add(query, options, size)
+        self.schedule()
+        return answer
+
+    def check_size(self, size: int) -> None:
+        """
+        Refuse a command or query that is too large.
+
+        Raises:
+            InvalidCommandError: It is.
+        """
+        self._writes.check_size(size)
 
     def deliver(self, message: Message) -> None:
         """Take a message of another server of the cluster."""
         try:
             self.raft.step(message)
+            self._freshness.heard(message)
         except ProtocolError as error:
             _log.warn(
                 "{server} refused a message of {peer}: {error}",
@@ -157,18 +267,46 @@ class Driver:
     def not_leader(self) -> NotLeaderError:
         """Return the error that says who leads instead."""
         state = self.raft.state
-        address = state.membership.voters.get(state.leader or "", "")
+        address = state.membership.members().get(state.leader or "", "")
         return NotLeaderError(state.leader, address)
 
     def _require_leader(self) -> None:
         if self.raft.state.role is not Role.LEADER:
             raise self.not_leader()
 
-    def connect(self, membership: Membership) -> None:
-        """Let the transport reach everybody in *membership*."""
-        for peer, address in membership.voters.items():
-            if peer != self.name:
-                self._transport.connect(peer, address)
+    def _connect(self) -> None:
+        """Let the transport reach whom the core may have to talk to."""
+        state = self.raft.state
+        wanted = state.contacts()
+        for peer, address in self._connected.items():
+            if peer in state.progress:
+                wanted.setdefault(peer, address)  # it is still being told that it left
+        if wanted == self._connected:
+            return
+        for peer in self._connected.keys() - wanted.keys():
+            self._transport.disconnect(peer)
+        for peer, address in wanted.items():
+            self._transport.connect(peer, address)
+        self._connected = wanted
+
+    def _require_room(self) -> None:
+        if self._is_full:
+            message = (
+                f"the disk of {self.name}, with {self._directory}, is full;"
+                " free some space"
+            )
+            raise OverloadedError(message)
+
+    def on_full(self, is_full: bool) -> None:  # noqa: FBT001 - what happened is the argument
+        """Refuse writes while the disk is full, and say so; reads go on."""
+        self._is_full = is_full
+        text = (
+            "the disk of {server} is full: free some space for {directory};"
+            " writes are refused until then"
+            if is_full
+            else "the disk of {server} has room again for {directory}"
+        )
+        _log.warn(text, server=self.name, directory=self._directory)
 
     # --- one turn ------------------------------------------------------------
 
@@ -182,6 +320,18 @@ class Driver:
     def turn(self) -> None:
         """Deal with all that gathered since the last turn."""
         self._is_scheduled = False
+        if self._is_turning:
+            # A caller that was just answered: some of what is committed may
+            # not be applied yet.
+            self.schedule()
+            return
+        self._is_turning = True
+        try:
+            self._turn()
+        finally:
+            self._is_turning = False
+
+    def _turn(self) -> None:
         raft = self.raft
         try:
             for _ in range(_MAX_READIES):
@@ -189,9 +339,11 @@ class Driver:
                     return
                 deadline = self._ticks + self._patience
                 self._writes.propose(raft, deadline)
-                self._reads.begin(raft, deadline)
+                self._reads.begin(raft, self._ticks, deadline)
+                self._freshness.about_to_send()
                 ready = raft.ready()
                 if ready is None:
+                    self._serve()
                     return
                 self._perform(raft, ready)
         except Exception as error:  # noqa: BLE001 - logged; a broken server stops
@@ -201,25 +353,46 @@ class Driver:
 
     def _perform(self, raft: Raft, ready: Ready) -> None:
         """Do what *ready* says, in the order that it promises."""
-        if ready.needs_storage:
+        if ready.needs_storage and not self._is_drowned(ready):
             self._writing.append(self._ticks)
+            if ready.compact is not None:
+                self._worker.compact(*ready.compact, _nothing)
             self._worker.persist(
                 ready.hard_state, ready.entries, partial(self._persisted, ready)
             )
         for peer, message in ready.messages:
             self._transport.send(peer, message)
         if ready.committed:
-            self._apply(ready.committed)
+            self.applier.apply(ready.committed, self._writes.applied)
+            self.snapshotter.applied(ready.committed)
+            self._upkeep.look()
         for event in ready.events:
-            if isinstance(event, MembershipChanged):
-                self.connect(event.membership)
             self._on_event(event)
         if ready.events:
+            self._connect()
             self._writes.drop_lost(raft)
+            self._log_time()  # a new leader's begins to pass now
         self._reads.settle(ready, self.not_leader())
-        self._reads.serve(raft.state.log.last_applied, self._machine, self._state)
+        self._serve()
         for fetch in ready.fetches:
             self._fetch(fetch)
+        self.snapshotter.perform(ready)
+
+    def _is_drowned(self, ready: Ready) -> bool:
+        """
+        Say whether *ready* has only answers that wait for a disk that hangs.
+
+        A leader goes on asking; what nobody can wait for any more is lost, as
+        messages may be, so that memory is bounded.
+        """
+        only_answers = not (ready.compact or ready.hard_state or ready.entries)
+        return only_answers and len(self._writing) >= _MAX_WRITING
+
+    def _serve(self) -> None:
+        """Answer the reads for which the state machine is far enough."""
+        if self.raft.state.restoring is None:
+            applier = self.applier
+            self._reads.serve(applier.last_applied, applier.machine, applier.state)
 
     def _persisted(self, ready: Ready) -> None:
         """Send what had to wait for storage, and let the core count on it."""
@@ -240,30 +413,20 @@ class Driver:
                 self.raft.fetched(fetch, entries)
                 self.schedule()
 
-        self._worker.call(
-            partial(self._storage.entries, fetch.first, fetch.last, fetch.max_bytes)
-        ).addCallback(fetched).addErrback(self._fetch_failed)
+        self._worker.call(partial(self._read, fetch)).addCallback(fetched).addErrback(
+            self._call_failed
+        )
 
-    def _fetch_failed(self, failure: Failure) -> None:
+    def _read(self, fetch: Fetch) -> Sequence[Entry]:
+        """Read what *fetch* asks for; nothing if it was compacted meanwhile."""
+        try:
+            return self._storage.entries(fetch.first, fetch.last, fetch.max_bytes)
+        except CompactedError:
+            return ()
+
+    def _call_failed(self, failure: Failure) -> None:
         if isinstance(failure.value, Exception):
             self._on_error(failure.value)
-
-    def _apply(self, entries: Sequence[Entry]) -> None:
-        """Apply *entries*, and answer the writes among them that wait here."""
-        applied, state = self._writes.applied, self._state
-        decode, handle_write = self._machine.decode, self._machine.handle_write
-        for entry in entries:
-            result: Any = None
-            if entry.kind == EntryKind.COMMAND:
-                try:
-                    result, state = handle_write(decode(entry.command), state)
-                except MemoryError:
-                    # Not every server runs out: this one must not go on.
-                    raise
-                except Exception as error:  # noqa: BLE001 - it is the result
-                    result = command_failed(error)
-                self._state = state
-            applied(entry, result)
 
     # --- time ----------------------------------------------------------------
 
@@ -276,7 +439,11 @@ class Driver:
         """
         self._ticks += 1
         try:
+            self._connect()
+            self._freshness.ticked()
             self.raft.tick()
+            self._upkeep.look()
+            self._reads.ask_again(self.raft, self._ticks)
             self._watch_disk()
         except Exception as error:  # noqa: BLE001 - logged; a broken server stops
             self._on_error(error)
@@ -286,18 +453,32 @@ class Driver:
         self.turn()
 
     def _watch_disk(self) -> None:
-        """Let another lead while this server's disk stands still."""
-        if not self._writing or self._ticks - self._writing[0] < self._stall:
+        """Let another lead while this server's disk stands still, or is full."""
+        stalled = self._writing and self._ticks - self._writing[0] >= self._stall
+        if not (stalled or self._is_full):
+            self._is_handing_over = False
             return
         state = self.raft.state
         if state.role is not Role.LEADER or state.transferee is not None:
             return
         with suppress(RaftError):
             heir = self.raft.transfer()
-            _log.warn(
-                "the disk of {server} has not finished a write in {limit} s;"
-                " handing over to {heir}",
-                server=self.name,
-                limit=self._stall * self._tick_interval,
-                heir=heir,
-            )
+            # Once: the heir's disk may be no better, for hours.
+            if not self._is_handing_over:
+                self._is_handing_over = True
+                self._warn_of_disk(heir)
+
+    def _warn_of_disk(self, heir: ServerId) -> None:
+        limit = self._stall * self._tick_interval
+        _log.warn(
+            "the disk of {server} {problem}; handing over to {heir}",
+            server=self.name,
+            problem="is full"
+            if self._is_full
+            else f"has not finished a write in {limit} s",
+            heir=heir,
+        )
+
+
+def _nothing() -> None:
+    """Do nothing: what is compacted is gone from the core already."""

@@ -139,6 +139,12 @@ class AlreadyConfiguredError(RejectedError):
     code = "already_configured"
 
 
+class StaleError(RejectedError):
+    """What this server knows is older than the read allows."""
+
+    code = "stale"
+
+
 class AlreadyRunningError(RejectedError):
     """A server of that name runs in this process."""
 
@@ -173,6 +179,16 @@ class StoppedError(OutcomeUnknownError):
     """The server was stopped with the command under way."""
 
     code = "stopped"
+
+
+class SessionExpiredError(OutcomeUnknownError):
+    """
+    The session is not known any more, so this attempt was not applied.
+
+    An earlier attempt of the same command may have been.
+    """
+
+    code = "session_expired"
 
 
 class CommandFailedError(RaftError):
@@ -217,10 +233,32 @@ class StorageError(RaftError):
     code = "storage"
 
 
+class DiskFullError(StorageError):
+    """There is no room: nothing since the last sync is stored; try again later."""
+
+    code = "disk_full"
+
+
+class DivergedError(StorageError):
+    """The state here is not the leader's: this server stops, and says from where."""
+
+    code = "diverged"
+
+
 class ProtocolError(RaftError):
     """A peer broke the protocol: its connection is dropped and counted."""
 
     code = "protocol"
+
+
+class ReplacedError(ProtocolError):
+    """
+    A peer has another data directory than before, and so has forgotten its votes.
+
+    Who gets this from a peer has lost its own.
+    """
+
+    code = "replaced"
 
 
 class InvariantError(RaftError):

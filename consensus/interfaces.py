@@ -5,17 +5,23 @@ Each is an abstract base class.  A new optional ability is a method with a
 default, or a flag of the class, never a second interface.  An adapter is made
 with its ``Options``, a frozen dataclass that the ``options:`` of the YAML
 file fill in, and may look at the world in ``check`` before anything starts.
+
+What a user writes, :class:`StateMachine`, stands in
+:mod:`consensus.state_machine`; the other two are here.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import msgspec
-
-from consensus.errors import InvalidCommandError
+from consensus.core.values import EntryKind
+from consensus.state_machine import (
+    EncodedSnapshot,
+    NoOptions,
+    Snapshot,
+    StateMachine,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -33,94 +39,17 @@ if TYPE_CHECKING:
         ServerId,
         Term,
     )
-    from consensus.errors import Finding
+    from consensus.errors import Finding, ProtocolError
 
-
-@dataclass(frozen=True, slots=True)
-class NoOptions:
-    """The options of an adapter that has none."""
-
-
-class StateMachine(ABC):
-    """
-    What commands are applied to; this is the class a user writes.
-
-    Every server of a cluster applies the same commands in the same order, so
-    a state machine must be deterministic: no clock, no randomness, no I/O, no
-    iteration over a set.  All its methods are called in the reactor's thread,
-    one at a time; a slow one holds up its server.
-    """
-
-    #: A frozen dataclass: what the YAML file may set under ``options:``.
-    Options: ClassVar[type[Any]] = NoOptions
-
-    def __init__(self, options: Any = None) -> None:
-        """Keep *options*, an instance of ``Options``, for the methods."""
-        self.options = self.Options() if options is None else options
-
-    @abstractmethod
-    def init(self, name: ServerId) -> Any:
-        """
-        Return the state before the first command.
-
-        It must not depend on *name*, the server's, which is here for logging.
-        """
-
-    @abstractmethod
-    def handle_write(self, command: Any, state: Any) -> tuple[Any, Any]:
-        """
-        Apply *command* and return ``(result, state)``.
-
-        *state* may be changed in place and returned.  An exception is a
-        result too: every server meets the same one, the caller gets it as
-        :class:`~consensus.errors.CommandFailedError`, and the state stays the
-        one given here, so raise before you change it.
-        """
-
-    @abstractmethod
-    def handle_read(self, query: Any, state: Any) -> tuple[Any, Any]:
-        """
-        Answer *query*: return ``(result, state)``, without changing *state*.
-
-        The pair is that of :meth:`handle_write`, so that both read alike; the
-        state in it is ignored, because only one server sees a read.  Callers
-        in this process get the very result, so return a copy of what they
-        must not change.
-        """
-
-    def encode(self, value: Any) -> bytes:
-        """
-        Return a command, a query or a result as bytes.
-
-        The default is MessagePack: ``None``, booleans, numbers up to 64 bits,
-        text, bytes, lists and mappings; a tuple arrives as a list.
-
-        Raises:
-            InvalidCommandError: *value* is made of something else.
-        """
-        try:
-            return msgspec.msgpack.encode(value)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            message = f"cannot encode {type(value).__name__}: {error}"
-            raise InvalidCommandError(message) from error
-
-    def decode(self, data: bytes) -> Any:
-        """
-        Return the command or query that :meth:`encode` made *data* of.
-
-        It is called when a command arrives and again when it is applied, and
-        must give the same value on every server and in every later release:
-        commands stay in the log.
-
-        Raises:
-            InvalidCommandError: *data* is not one.
-        """
-        try:
-            return msgspec.msgpack.decode(data)
-        # msgspec's own errors are ValueErrors, and so is that of bad UTF-8.
-        except (ValueError, RecursionError) as error:
-            message = f"not a MessagePack value: {error}"
-            raise InvalidCommandError(message) from error
+__all__ = [
+    "EncodedSnapshot",
+    "Inbox",
+    "NoOptions",
+    "Snapshot",
+    "StateMachine",
+    "Storage",
+    "Transport",
+]
 
 
 class Storage(ABC):
@@ -137,6 +66,13 @@ class Storage(ABC):
 
     *Failure:* a driver's exceptions become
     :class:`~consensus.errors.StorageError`; the server stops on the first.
+    Only a :class:`~consensus.errors.DiskFullError` is no end: it says that
+    nothing since the last :meth:`sync` is stored, and the server makes the
+    same calls again when there may be room.
+
+    *Compaction:* entries that a snapshot covers are dropped from the front by
+    :meth:`compact`.  Snapshots themselves are files in the data directory,
+    which are no concern of a storage.
     """
 
     #: A frozen dataclass: what the YAML file may set under ``options:``.
@@ -222,8 +158,11 @@ class Storage(ABC):
         """
         Return the term of the entry at *index*; 0 for index 0.
 
+        The term of the last dropped entry, at ``first_index() - 1``, is known
+        as well.
+
         Raises:
-            CompactedError: *index* is below :meth:`first_index`.
+            CompactedError: *index* is below ``first_index() - 1``.
             StorageError: *index* is above :meth:`last_index`.
         """
 
@@ -233,7 +172,41 @@ class Storage(ABC):
 
     @abstractmethod
     def last_index(self) -> LogIndex:
-        """Return the index of the last entry; 0 for a new log."""
+        """
+        Return the index of the last entry; 0 for a new log.
+
+        It is ``first_index() - 1`` when every entry was dropped.
+        """
+
+    @abstractmethod
+    def compact(self, index: LogIndex, term: Term) -> None:
+        """
+        Drop the entries up to *index*, which a snapshot covers (§5.1).
+
+        Where the entry at *index* is of another *term*, or the log ends
+        before it, all entries go: the snapshot came from a leader whose log
+        is another (figure 5.3).  Then ``first_index()`` is ``index + 1`` and
+        ``term(index)`` is *term*.  Nothing happens when *index* is below
+        ``first_index()`` already.  Atomic, and durable after a sync, like
+        :meth:`append`.
+        """
+
+    def membership_indexes(self) -> Sequence[LogIndex]:
+        """
+        Return where in the log memberships stand, in order.
+
+        The default reads every entry; override it where there is a shorter
+        way.
+        """
+        found: list[LogIndex] = []
+        first, last = self.first_index(), self.last_index()
+        while first <= last:
+            entries = self.entries(first, last, 1 << 20)
+            found += [
+                entry.index for entry in entries if entry.kind == EntryKind.MEMBERSHIP
+            ]
+            first = entries[-1].index + 1
+        return found
 
     @abstractmethod
     def sync(self) -> None:
@@ -252,6 +225,18 @@ class Storage(ABC):
 
 class Inbox(Protocol):
     """What a server offers to its transport; called in the reactor's thread."""
+
+    def welcome(self, peer: Identity) -> None:
+        """
+        Look at who a peer says it is, at either end of a new connection.
+
+        Raises:
+            ProtocolError: It is not to be talked to; the sentence says why,
+                and is for its operator too.
+        """
+
+    def refused(self, peer: ServerId, error: ProtocolError) -> None:
+        """Hear that *peer* does not talk to this server, because of *error*."""
 
     def deliver(self, message: Message) -> None:
         """Take a message of another server of the cluster."""
@@ -329,11 +314,23 @@ class Transport(ABC):
         """
         Begin to take messages and calls at *address* for *inbox*.
 
-        Called once.  Peers of another cluster, and peers that are not who
-        this server was told (:meth:`connect`), are refused.  The Deferred
+        Called once.  Peers that are not who this server was told
+        (:meth:`connect`), and those that ``inbox.welcome`` refuses, are
+        refused: nothing passes either way, the reason is logged once, and the
+        other end is told (``inbox.refused``) and tries again.  The Deferred
         fails with :class:`~consensus.errors.UnreachableError` when *address*
         cannot be listened on.
         """
+
+    def introduce(self, identity: Identity) -> None:
+        """
+        Say of this server, in new connections, that it is *identity*.
+
+        Called after :meth:`listen`.  Who is connected is looked at once more:
+        an adapter calls ``inbox.welcome`` again, and parts from those that are
+        not welcome any more.
+        """
+        self.identity: Identity | None = identity
 
     @abstractmethod
     def connect(self, peer: ServerId, address: Address) -> None:

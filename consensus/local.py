@@ -8,19 +8,29 @@ process has raises :class:`~.UnknownServerError`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
 
 from consensus.config import from_mapping
-from consensus.errors import AlreadyRunningError, UnknownServerError
+from consensus.errors import AlreadyRunningError, RaftError, UnknownServerError
 from consensus.server import RaftServer
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable
 
-    from consensus.core.values import Address, Entry, LogIndex, ServerId, Status
+    from consensus.core.values import (
+        Address,
+        Entry,
+        LogIndex,
+        ServerId,
+        SnapshotMeta,
+        Status,
+    )
     from consensus.interfaces import StateMachine
+    from consensus.options import Consistency
+
+_T = TypeVar("_T")
 
 _servers: dict[ServerId, RaftServer] = {}
 
@@ -93,10 +103,7 @@ def set_configuration(
         ValueError: *name* is not among *members*.
     """
     server = _find(name)
-    if isinstance(members, Mapping):
-        addresses = dict(members)
-    else:
-        addresses = {member: member for member in members}
+    addresses = _addresses(members)
     if name not in addresses:
         message = f"{name} is not among the members {', '.join(addresses)}"
         return fail(ValueError(message))
@@ -126,19 +133,101 @@ def status(name: ServerId) -> Deferred[Status]:
     return succeed(_find(name).status())
 
 
-def write(name: ServerId, command: Any) -> Deferred[Any]:
+def write(name: ServerId, command: Any, *, with_index: bool = False) -> Deferred[Any]:
     """Apply *command* everywhere; see :meth:`.RaftServer.write`."""
-    return _find(name).write(command)
+    return _find(name).write(command, with_index=with_index)
 
 
-def read(name: ServerId, query: Any) -> Deferred[Any]:
-    """Answer *query*, linearizably; see :meth:`.RaftServer.read`."""
-    return _find(name).read(query)
+def read(
+    name: ServerId,
+    query: Any,
+    *,
+    consistency: Consistency = "linearizable",
+    max_age: float | None = None,
+    at_index: LogIndex | None = None,
+) -> Deferred[Any]:
+    """Answer *query*, linearizably by default; see :meth:`.RaftServer.read`."""
+    return _find(name).read(
+        query, consistency=consistency, max_age=max_age, at_index=at_index
+    )
 
 
 def get_entry(name: ServerId, index: LogIndex) -> Deferred[Entry | None]:
     """Return the entry at *index* of *name*'s log; ``None`` past its end."""
     return _find(name).get_entry(index)
+
+
+def change_membership(
+    name: ServerId,
+    *,
+    voters: Iterable[ServerId] | Mapping[ServerId, Address],
+    learners: Iterable[ServerId] | Mapping[ServerId, Address] = (),
+    expected_index: LogIndex | None = None,
+) -> Deferred[LogIndex]:
+    """
+    Let the cluster of *name* be *voters* and *learners*; see :meth:`.Members.change`.
+
+    Args:
+        name: The leader.
+        voters: The names of all who shall vote; with their addresses where
+            the transport is not the memory one.
+        learners: Those who get the log and do not vote, likewise.
+        expected_index: Refuse if the membership is not that of this entry.
+    """
+    wanted = _addresses(voters), _addresses(learners)
+    return _tried(lambda: _find(name).members.change(*wanted, expected_index))
+
+
+def add_member(
+    name: ServerId,
+    server: ServerId,
+    address: Address = "",
+    *,
+    as_learner: bool = False,
+) -> Deferred[LogIndex]:
+    """
+    Add *server* to the cluster of *name*, its leader; see :meth:`.Members.add`.
+
+    Args:
+        name: The leader.
+        server: A running server that belongs to no cluster yet.
+        address: Where it listens; its name if empty, as with the memory
+            transport.
+        as_learner: It gets the log, and does not vote.
+    """
+    where = address or server
+    return _tried(lambda: _find(name).members.add(server, where, as_learner=as_learner))
+
+
+def promote_member(name: ServerId, server: ServerId) -> Deferred[LogIndex]:
+    """Let the learner *server* vote in the cluster of *name*, its leader."""
+    return _tried(lambda: _find(name).members.promote(server))
+
+
+def remove_member(name: ServerId, server: ServerId) -> Deferred[LogIndex]:
+    """Remove *server* from the cluster of *name*, its leader."""
+    return _tried(lambda: _find(name).members.remove(server))
+
+
+def snapshot(name: ServerId) -> Deferred[SnapshotMeta]:
+    """Write the state of *name* down now; see :meth:`.RaftServer.snapshot`."""
+    return _tried(lambda: _find(name).snapshot())
+
+
+def _addresses(
+    members: Iterable[ServerId] | Mapping[ServerId, Address],
+) -> dict[ServerId, Address]:
+    if isinstance(members, Mapping):
+        return dict(members)
+    return {member: member for member in members}
+
+
+def _tried(begin: Callable[[], Deferred[_T]]) -> Deferred[_T]:
+    """Return what *begin* returns; what it raises, as a failure."""
+    try:
+        return begin()
+    except RaftError as error:
+        return fail(error)
 
 
 def _find(name: ServerId) -> RaftServer:

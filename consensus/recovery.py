@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from consensus.core.log import Log
 from consensus.core.membership import Membership
 from consensus.core.raft import Raft
 from consensus.core.state import Tuning
-from consensus.core.values import EntryKind, HardState, Identity
+from consensus.core.values import HardState, Identity
 from consensus.datadir import DataDirectory
 from consensus.errors import ProtocolError, StorageError
+from consensus.snapshots import FileSnapshots, MemorySnapshots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from consensus.config import Config
-    from consensus.core.values import Address, LogIndex, ServerId, Term
+    from consensus.core.values import (
+        Address,
+        LogIndex,
+        ServerId,
+        SnapshotMeta,
+        Term,
+    )
     from consensus.interfaces import Storage
+    from consensus.snapshots import SnapshotStore
 
 
 #: Ticks of the core in one heartbeat interval.
@@ -35,16 +43,20 @@ class Recovered:
         identity: Who the server is.
         hard_state: Its term and vote.
         last_index: The last entry of its log.
+        base: Index and term of the last entry that the log has dropped.
         term_starts: Where in the log each term begins.
-        membership: The latest membership in the log.
+        memberships: Those of the log with their indexes, after the snapshot's.
+        snapshots: Where its snapshots are.
         directory: Its data directory, locked; ``None`` without one.
     """
 
     identity: Identity
     hard_state: HardState
     last_index: LogIndex
+    base: tuple[LogIndex, Term]
     term_starts: list[tuple[LogIndex, Term]]
-    membership: Membership
+    memberships: list[tuple[LogIndex, Membership]]
+    snapshots: SnapshotStore
     directory: DataDirectory | None
 
     def mark_used(self) -> None:
@@ -64,6 +76,7 @@ def make_raft(
     """Return the Raft that goes on where *recovered* stopped."""
     limits, timing = config.limits, config.timing
     tick = timing.heartbeat_interval / TICKS_PER_HEARTBEAT
+    snapshot = recovered.snapshots.latest
     return Raft(
         recovered.identity.server,
         random_below,
@@ -74,17 +87,39 @@ def make_raft(
             max_inflight=limits.max_inflight_appends,
             stable_leader=True,
             preferred=tuple(config.preferred_leaders),
+            log_tail=config.snapshots.keep_entries,
+            keeps_pledges=True,
         ),
         hard_state=recovered.hard_state,
-        log=Log(recovered.last_index, recovered.term_starts, limits.log_cache_bytes),
-        membership=_moved(recovered.membership, config.members),
+        log=Log(
+            recovered.last_index,
+            recovered.term_starts,
+            limits.log_cache_bytes,
+            base_index=recovered.base[0],
+            base_term=recovered.base[1],
+            applied=0 if snapshot is None else snapshot.index,
+        ),
+        memberships=_moved(recovered.memberships, config.members),
+        snapshot=snapshot,
     )
 
 
-def _moved(membership: Membership, addresses: Mapping[ServerId, Address]) -> Membership:
-    """Return *membership* with the config's *addresses*, newer than the log's."""
-    voters = membership.voters.items()
-    return Membership({name: addresses.get(name, old) for name, old in voters})
+def _moved(
+    memberships: list[tuple[LogIndex, Membership]],
+    addresses: Mapping[ServerId, Address],
+) -> list[tuple[LogIndex, Membership]]:
+    """
+    Return *memberships*, the founding one with the config's *addresses*.
+
+    Founders may have moved, all of them at once, while they were stopped.  As
+    soon as the membership has changed once, the cluster itself keeps the
+    addresses, and a config may be out of date.
+    """
+    index, last = memberships[-1]
+    if index > 1:
+        return memberships
+    voters = {name: addresses.get(name, old) for name, old in last.voters.items()}
+    return [*memberships[:-1], (index, replace(last, voters=voters))]
 
 
 def recover(config: Config, name: ServerId, storage: Storage) -> Recovered:
@@ -101,11 +136,12 @@ def recover(config: Config, name: ServerId, storage: Storage) -> Recovered:
     if not storage.durable:
         storage.open(path)
         identity = Identity(config.cluster, name, secrets.token_hex(16))
-        return _read(storage, identity, None)
+        return _read(storage, MemorySnapshots(), identity, None)
     directory = DataDirectory.open(path, config.cluster, name, config.storage)
     try:
         storage.open(path)
-        recovered = _read(storage, directory.identity, directory)
+        snapshots = FileSnapshots(path)
+        recovered = _read(storage, snapshots, directory.identity, directory)
         _check_not_lost(recovered, directory)
     except BaseException:
         directory.close()
@@ -132,16 +168,53 @@ def _check_not_lost(recovered: Recovered, directory: DataDirectory) -> None:
 
 
 def _read(
-    storage: Storage, identity: Identity, directory: DataDirectory | None
+    storage: Storage,
+    snapshots: SnapshotStore,
+    identity: Identity,
+    directory: DataDirectory | None,
 ) -> Recovered:
+    hard_state = storage.hard_state()
+    if storage.last_index() or hard_state != HardState():
+        # An empty storage beside a snapshot is one that has lost its files.
+        _fit(storage, snapshots.latest)
+    first, last = storage.first_index(), storage.last_index()
     return Recovered(
         identity,
-        storage.hard_state(),
-        storage.last_index(),
-        _term_starts(storage.term, storage.first_index(), storage.last_index()),
-        _membership(storage),
+        hard_state,
+        last,
+        (first - 1, storage.term(first - 1)),
+        _term_starts(storage.term, first, last),
+        _memberships(storage, snapshots.latest),
+        snapshots,
         directory,
     )
+
+
+def _fit(storage: Storage, snapshot: SnapshotMeta | None) -> None:
+    """
+    Let the log follow *snapshot*, where a crash came between the two (figure 5.3).
+
+    A snapshot that was received is durable before the log begins anew behind
+    it.  A log that reaches no farther than the snapshot, or has another entry
+    there, is the old one.
+
+    Raises:
+        StorageError: The log begins behind the end of the snapshot.
+    """
+    first, last = storage.first_index(), storage.last_index()
+    covered = 0 if snapshot is None else snapshot.index
+    if first > covered + 1:
+        message = (
+            f"the log begins at {first}, and the latest snapshot ends at {covered}:"
+            " entries are missing in between; restore the directory as a whole, or"
+            " move it away and let the server join again"
+        )
+        raise StorageError(message)
+    if snapshot is None or first > snapshot.index:
+        return
+    if last < snapshot.index or storage.term(snapshot.index) != snapshot.term:
+        storage.compact(snapshot.index, snapshot.term)
+        storage.sync()
 
 
 def _term_starts(
@@ -168,16 +241,24 @@ def _term_starts(
     return starts
 
 
-def _membership(storage: Storage) -> Membership:
-    """Return the membership, which is the first entry of every log."""
-    if not storage.last_index():
-        return Membership()
-    entry = storage.entries(1, 1, 1)[0]
-    if entry.kind != EntryKind.MEMBERSHIP:
-        message = f"entry 1 is of kind {entry.kind}, and should be the membership"
-        raise StorageError(message)
+def _memberships(
+    storage: Storage, snapshot: SnapshotMeta | None
+) -> list[tuple[LogIndex, Membership]]:
+    """Return the membership of *snapshot*, and those of the log behind it."""
+    found = [(0, Membership())]
+    if snapshot is not None:
+        membership = _decode(snapshot.membership, "the latest snapshot")
+        found = [(snapshot.membership_index, membership)]
+    for index in storage.membership_indexes():
+        if index > found[0][0]:
+            entry = storage.entries(index, index, 1)[0]
+            found.append((index, _decode(entry.command, f"entry {index}")))
+    return found
+
+
+def _decode(data: bytes, where: str) -> Membership:
     try:
-        return Membership.decode(entry.command)
+        return Membership.decode(data)
     except ProtocolError as error:
-        message = f"entry 1: {error}"
+        message = f"{where}: {error}"
         raise StorageError(message) from error

@@ -7,19 +7,22 @@ Everything is bounded, everything has a deadline, and every Deferred fires.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from functools import partial
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from consensus.core.values import Role
+from consensus.core.values import EntryKind, Role
 from consensus.errors import (
     CommandFailedError,
     InvalidCommandError,
     LeadershipLostError,
     NotLeaderError,
     OverloadedError,
+    StaleError,
     TimedOutError,
 )
 
@@ -28,7 +31,15 @@ if TYPE_CHECKING:
     from consensus.core.raft import Raft
     from consensus.core.ready import Ready
     from consensus.core.values import Entry, LogIndex, ServerId, Term
+    from consensus.freshness import Freshness
     from consensus.interfaces import StateMachine
+    from consensus.options import ReadOptions
+
+#: Numbers of questions begin somewhere below, by lot.
+_MANY = 1 << 62
+
+#: Callers that may wait for one event of a server, such as a new leader.
+MAX_WAITERS = 1000
 
 _LOST = "this server no longer leads; the command may yet be committed"
 
@@ -45,6 +56,7 @@ class _WaitingWrite(NamedTuple):
     term: Term
     deadline: int
     size: int
+    with_index: bool
     answer: Deferred[Any]
 
 
@@ -60,25 +72,31 @@ class Writes:
     def __init__(self, limits: Limits, max_command_bytes: int) -> None:
         self._limits = limits
         self._max_command_bytes = max_command_bytes
-        self._new: list[tuple[bytes, Deferred[Any]]] = []
+        self._new: list[tuple[bytes, int, bool, Deferred[Any]]] = []
         self._waiting: deque[_WaitingWrite] = deque()
         self._bytes = 0
 
-    def add(self, command: bytes) -> Deferred[Any]:
+    def add(
+        self,
+        command: bytes,
+        *,
+        kind: int = EntryKind.COMMAND,
+        with_index: bool = False,
+    ) -> Deferred[Any]:
         """
         Keep *command* for :meth:`propose`; return the Deferred of its result.
+
+        Args:
+            command: The application's bytes, or those of another kind.
+            kind: Of the entry.
+            with_index: The Deferred gives the result and the log index.
 
         Raises:
             InvalidCommandError: It is larger than commands may be.
             OverloadedError: Too many are waiting, or too large ones.
         """
         limits, size = self._limits, len(command)
-        if size > self._max_command_bytes:
-            message = (
-                f"the command has {size} bytes; at most {self._max_command_bytes} are"
-                " possible (limits.max_command_bytes, and what the transport carries)"
-            )
-            raise InvalidCommandError(message)
+        self.check_size(size)
         if (
             self._bytes + size > limits.max_pending_bytes
             or len(self._new) + len(self._waiting) >= limits.max_pending_requests
@@ -86,8 +104,22 @@ class Writes:
             raise OverloadedError("too many writes are waiting; back off")
         self._bytes += size
         answer: Deferred[Any] = Deferred()
-        self._new.append((command, answer))
+        self._new.append((command, kind, with_index, answer))
         return answer
+
+    def check_size(self, size: int) -> None:
+        """
+        Refuse what is too large to be taken.
+
+        Raises:
+            InvalidCommandError: It is.
+        """
+        if size > self._max_command_bytes:
+            message = (
+                f"it has {size} bytes; at most {self._max_command_bytes} are possible"
+                " (limits.max_command_bytes, and what the transport carries)"
+            )
+            raise InvalidCommandError(message)
 
     def propose(self, raft: Raft, deadline: int) -> None:
         """Append the writes of this turn to the log, all at once."""
@@ -95,16 +127,18 @@ class Writes:
             return
         batch, self._new = self._new, []
         try:
-            first = raft.propose([command for command, _ in batch])
+            first = raft.propose(
+                [each[0] for each in batch], [each[1] for each in batch]
+            )
         except NotLeaderError as error:
-            for command, answer in batch:
+            for command, _, _, answer in batch:
                 self._bytes -= len(command)
                 answer.errback(error)
             return
         term = raft.state.term
         self._waiting.extend(
-            _WaitingWrite(index, term, deadline, len(command), answer)
-            for index, (command, answer) in enumerate(batch, first)
+            _WaitingWrite(index, term, deadline, len(command), with_index, answer)
+            for index, (command, _, with_index, answer) in enumerate(batch, first)
         )
 
     def applied(self, entry: Entry, result: Any) -> None:
@@ -113,6 +147,8 @@ class Writes:
             return
         write = self._pop()
         if write.term == entry.term:
+            if write.with_index and not isinstance(result, Failure):
+                result = result, entry.index
             write.answer.callback(result)
         else:
             write.answer.errback(LeadershipLostError(_LOST))
@@ -132,7 +168,7 @@ class Writes:
 
     def fail(self, error: Exception) -> None:
         """Fail all of them."""
-        answers = [answer for _, answer in self._new]
+        answers = [each[-1] for each in self._new]
         answers += [write.answer for write in self._waiting]
         self._new.clear()
         self._waiting.clear()
@@ -146,16 +182,20 @@ class Writes:
         return write
 
 
-#: Queries and the Deferreds of their answers.
-_Queries = list[tuple[Any, Deferred[Any]]]
+class _Query(NamedTuple):
+    """A read that somebody waits for."""
+
+    query: Any
+    options: ReadOptions
+    size: int
+    answer: Deferred[Any]
 
 
-class _Round(NamedTuple):
-    """Reads that share a round of heartbeats; they need the log up to an index."""
+class _Batch(NamedTuple):
+    """Reads that share a round, or wait for the same index."""
 
-    log_index: LogIndex
     deadline: int
-    queries: _Queries
+    queries: list[_Query]
 
 
 class Reads:
@@ -164,91 +204,210 @@ class Reads:
 
     Args:
         limits: What bounds them.
+        freshness: Of this server's state.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, freshness: Freshness) -> None:
         self._limits = limits
-        self._new: _Queries = []
-        self._rounds: dict[int, _Round] = {}
-        self._confirmed: deque[_Round] = deque()
+        self._freshness = freshness
+        self._new: dict[str, list[_Query]] = {}
+        # Batches by the numbers that the core knows them by.
+        self._rounds: dict[int, _Batch] = {}
+        # The same of those that may be another leader's to confirm.
+        self._asked: dict[int, _Batch] = {}
+        # A heap of batches whose index is known, by that index.
+        self._waiting: list[tuple[LogIndex, int, _Batch]] = []
+        self._next_deadline = 0
         self._number = 0
+        self._has_drawn = False
+        self._order = 0
+        self._asked_at = 0
         self._count = 0
+        self._bytes = 0
 
-    def add(self, query: Any) -> Deferred[Any]:
+    def add(self, query: Any, options: ReadOptions, size: int) -> Deferred[Any]:
         """
         Keep *query* for :meth:`begin`; return the Deferred of its answer.
 
+        Args:
+            query: For the state machine.
+            options: How to read.
+            size: The bytes that it came as; 0 if it is the caller's object.
+
         Raises:
-            OverloadedError: Too many are waiting.
+            OverloadedError: Too many are waiting, or too large ones.
         """
-        if self._count >= self._limits.max_pending_requests:
+        limits = self._limits
+        if (
+            self._count >= limits.max_pending_requests
+            or self._bytes + size > limits.max_pending_bytes
+        ):
             raise OverloadedError("too many reads are waiting; back off")
         self._count += 1
+        self._bytes += size
         answer: Deferred[Any] = Deferred()
-        self._new.append((query, answer))
+        read = _Query(query, options, size, answer)
+        self._new.setdefault(options.consistency, []).append(read)
         return answer
 
-    def begin(self, raft: Raft, deadline: int) -> None:
-        """Let the reads of this turn share one round of heartbeats (§6.4)."""
+    def begin(self, raft: Raft, now: int, deadline: int) -> None:
+        """Let the reads of this turn share what they need (§6.4)."""
         if not self._new:
             return
-        queries, self._new = self._new, []
+        new, self._new = self._new, {}
+        for read in new.get("stale", ()):
+            self._wait(read.options.at_index or 0, _Batch(deadline, [read]))
+        at_leader = new.get("linearizable", [])
+        leased = new.get("lease", [])
+        if leased and self._freshness.has_lease():
+            index = max(raft.state.log.commit_index, raft.state.term_start)
+            self._confirmed(index, _Batch(deadline, leased))
+        else:
+            at_leader += leased
+        if at_leader:
+            self._begin_round(raft, _Batch(deadline, at_leader))
+        if "follower" in new:
+            self._ask(raft, now, _Batch(deadline, new["follower"]))
+
+    def _begin_round(self, raft: Raft, batch: _Batch) -> None:
         self._number += 1
         try:
             raft.read(self._number)
         except NotLeaderError as error:
-            self._refuse(queries, error)
+            self._refuse(batch, error)
             return
-        self._rounds[self._number] = _Round(0, deadline, queries)
+        self._rounds[self._number] = batch
+
+    def _ask(self, raft: Raft, now: int, batch: _Batch) -> None:
+        if not self._has_drawn:
+            # An answer to a question of before a restart must not be taken
+            # for one to a question of now.
+            self._has_drawn = True
+            self._number += raft.state.random_below(_MANY)
+        self._number += 1
+        try:
+            raft.read_index(self._number)
+        except NotLeaderError as error:
+            self._refuse(batch, error)
+            return
+        self._asked[self._number] = batch
+        self._asked_at = now
+
+    def ask_again(self, raft: Raft, now: int) -> None:
+        """
+        Repeat the last question after a heartbeat interval: it may be lost.
+
+        Its answer does for those before it, too.
+        """
+        is_due = now - self._asked_at >= raft.state.tuning.heartbeat_ticks
+        if self._asked and is_due:
+            self._asked_at = now
+            with suppress(NotLeaderError):
+                raft.read_index(next(reversed(self._asked)))
 
     def settle(self, ready: Ready, error: NotLeaderError) -> None:
         """Note which rounds *ready* confirms, and fail with *error* the others."""
         for number in ready.failed_reads:
             lost = self._rounds.pop(number, None)
             if lost is not None:
-                self._refuse(lost.queries, error)
+                self._refuse(lost, error)
         for number, index in ready.reads:
-            confirmed = self._rounds.pop(number, None)
-            if confirmed is not None:
-                self._confirmed.append(confirmed._replace(log_index=index))
+            batch = self._rounds.pop(number, None)
+            if batch is not None:
+                self._confirmed(index, batch)
+            elif number in self._asked:
+                # Whoever asked before waits for no more than this.
+                for earlier in [each for each in self._asked if each <= number]:
+                    self._confirmed(index, self._asked.pop(earlier))
+
+    def _confirmed(self, index: LogIndex, batch: _Batch) -> None:
+        """Let *batch* wait for *index*, and who wants more for that."""
+        in_time: list[_Query] = []
+        for read in batch.queries:
+            wanted = read.options.at_index
+            if wanted is None or wanted <= index:
+                in_time.append(read)
+            else:
+                self._wait(wanted, _Batch(batch.deadline, [read]))
+        self._wait(index, _Batch(batch.deadline, in_time))
+
+    def _wait(self, index: LogIndex, batch: _Batch) -> None:
+        if not self._waiting or batch.deadline < self._next_deadline:
+            self._next_deadline = batch.deadline
+        self._order += 1
+        heappush(self._waiting, (index, self._order, batch))
 
     def serve(self, last_applied: LogIndex, machine: StateMachine, state: Any) -> None:
-        """Answer the confirmed reads for which *state* is recent enough."""
-        while self._confirmed and self._confirmed[0].log_index <= last_applied:
-            queries = self._confirmed.popleft().queries
-            self._count -= len(queries)
-            for query, answer in queries:
-                try:
-                    result, _ = machine.handle_read(query, state)
-                except Exception as error:  # noqa: BLE001 - the caller's to deal with
-                    result = command_failed(error)
-                answer.callback(result)
+        """Answer the reads for which *state* is recent enough."""
+        waiting = self._waiting
+        while waiting and waiting[0][0] <= last_applied:
+            batch = heappop(waiting)[2]
+            self._release(batch)
+            for read in batch.queries:
+                read.answer.callback(self._answer(read, machine, state))
+
+    def _answer(self, read: _Query, machine: StateMachine, state: Any) -> Any:
+        max_age = read.options.max_age
+        if max_age is not None:
+            age = self._freshness.age()
+            if age is None or age > max_age:
+                return Failure(StaleError(_too_old(age, max_age)))
+        try:
+            result, _ = machine.handle_read(read.query, state)
+        except Exception as error:  # noqa: BLE001 - the caller's to deal with
+            return command_failed(error)
+        return result
 
     def expire(self, now: int) -> None:
         """Fail the reads whose deadline has passed."""
-        rounds = self._rounds
-        late = [number for number in rounds if rounds[number].deadline <= now]
-        expired = [rounds.pop(number) for number in late]
-        while self._confirmed and self._confirmed[0].deadline <= now:
-            expired.append(self._confirmed.popleft())
-        for waiting in expired:
-            self._refuse(waiting.queries, TimedOutError("not confirmed in time"))
+        for batches in (self._rounds, self._asked):
+            # They are in the order of their deadlines.
+            while batches and next(iter(batches.values())).deadline <= now:
+                late = batches.pop(next(iter(batches)))
+                self._refuse(late, TimedOutError("not confirmed in time"))
+        if self._waiting and self._next_deadline <= now:
+            self._expire_waiting(now)
+
+    def _expire_waiting(self, now: int) -> None:
+        waiting, self._waiting = self._waiting, []
+        late = [item for item in waiting if item[2].deadline <= now]
+        self._waiting = [item for item in waiting if item[2].deadline > now]
+        heapify(self._waiting)
+        if self._waiting:
+            self._next_deadline = min(item[2].deadline for item in self._waiting)
+        for index, _, batch in late:
+            message = f"this server had not applied entry {index} in time"
+            self._refuse(batch, TimedOutError(message))
 
     def fail(self, error: Exception) -> None:
         """Fail all of them."""
-        batches = [waiting.queries for waiting in self._rounds.values()]
-        batches += [waiting.queries for waiting in self._confirmed]
-        batches.append(self._new)
-        self._new = []
+        batches = [*self._rounds.values(), *self._asked.values()]
+        batches += [batch for _, _, batch in self._waiting]
+        batches += [_Batch(0, queries) for queries in self._new.values()]
+        self._new = {}
         self._rounds.clear()
-        self._confirmed.clear()
-        for queries in batches:
-            self._refuse(queries, error)
+        self._asked.clear()
+        self._waiting.clear()
+        for batch in batches:
+            self._refuse(batch, error)
 
-    def _refuse(self, queries: _Queries, error: Exception) -> None:
-        self._count -= len(queries)
-        for _, answer in queries:
-            answer.errback(error)
+    def _refuse(self, batch: _Batch, error: Exception) -> None:
+        self._release(batch)
+        for read in batch.queries:
+            read.answer.errback(error)
+
+    def _release(self, batch: _Batch) -> None:
+        self._count -= len(batch.queries)
+        self._bytes -= sum(read.size for read in batch.queries)
+
+
+def _too_old(age: float | None, max_age: float) -> str:
+    if age is None:
+        return "this server has not heard a leader since it started"
+    return (
+        f"what this server has was the newest {age:.3f} s ago, which is more than"
+        f" {max_age:g} s"
+    )
 
 
 class _LeaderWaiter(NamedTuple):
@@ -273,7 +432,16 @@ class LeaderWaiters:
     def add(
         self, timeout: float | None, other_than: frozenset[ServerId]
     ) -> Deferred[ServerId]:
-        """Wait for a leader that is none of *other_than*, so many seconds."""
+        """
+        Wait for a leader that is none of *other_than*, so many seconds.
+
+        Raises:
+            OverloadedError: Too many are waiting.
+        """
+        if len(self._waiting) >= MAX_WAITERS:
+            self._waiting = [each for each in self._waiting if not each.answer.called]
+        if len(self._waiting) >= MAX_WAITERS:
+            raise OverloadedError("too many callers wait for a leader; back off")
         answer: Deferred[ServerId] = Deferred()
         self._waiting.append(_LeaderWaiter(answer, other_than))
         if timeout is not None:

@@ -1,291 +1,248 @@
 """
-RaftServer: one server of a cluster, as a Twisted service.
+RaftServer: what users call of one server of a cluster.
 
-It makes and unmakes what belongs to a server: storage and its thread,
-transport, state machine, clock; and offers what users call.  What happens in
-between is the :mod:`~consensus.driver`'s.
+How it starts and stops is :mod:`consensus.lifecycle`'s, and what it does in
+between the :mod:`~consensus.driver`'s.
 """
 
 from __future__ import annotations
 
-import secrets
-from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
-from twisted.logger import Logger
+import msgspec
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from consensus import calls
-from consensus.clock import MonotonicClock, default_reactor, monotonic_clock
-from consensus.core.membership import Membership
-from consensus.core.ready import MembershipChanged, TransferFailed
+from consensus import calls, sessions
+from consensus.core.ready import RoleChanged, TransferFailed
 from consensus.core.values import Role, Status
-from consensus.driver import Driver
 from consensus.errors import (
+    CommandFailedError,
+    CompactedError,
     NotLeaderError,
+    OverloadedError,
+    ProtocolError,
     RaftError,
     StoppedError,
     TimedOutError,
 )
-from consensus.recovery import Recovered, make_raft, recover
-from consensus.requests import LeaderWaiters
-from consensus.worker import StorageWorker
+from consensus.forwarding import Forwarding
+from consensus.interfaces import StateMachine
+from consensus.lifecycle import ServerLife
+from consensus.options import ReadOptions, WriteOptions, pack, unpack_result
+from consensus.requests import MAX_WAITERS, LeaderWaiters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Mapping
+    from collections.abc import Collection, Mapping
 
-    from consensus.config import Config
     from consensus.core.messages import Message
-    from consensus.core.ready import Event, RoleChanged
-    from consensus.core.values import Address, Entry, LogIndex, ServerId
+    from consensus.core.ready import Event
+    from consensus.core.values import (
+        Address,
+        Entry,
+        Identity,
+        LogIndex,
+        ServerId,
+        SnapshotMeta,
+    )
+    from consensus.driver import Driver
+    from consensus.members import Members
+    from consensus.options import Consistency
+    from consensus.sessions import Operation
 
-_log = Logger()
 
-#: Readies in a row before other users of the reactor get their turn.
-_MAX_READIES = 16
+class RaftServer(ServerLife):
+    """One server of a cluster, as a Twisted service; see :class:`.ServerLife`."""
 
-
-class RaftServer(Service):
-    """
-    One server of a cluster, as a Twisted service.
-
-    Args:
-        config: What to run, and with which adapters.
-        name: Which of the config's members this is.
-        reactor: Where to run; by default the reactor of this process.
-        clock: An ``IReactorTime`` for everything that times out; by default a
-            :class:`~consensus.clock.MonotonicClock`.
-        random_below: ``random_below(n)`` draws an int from 0 to n - 1.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        name: ServerId,
-        reactor: Any = None,
-        clock: Any = None,
-        random_below: Callable[[int], int] = secrets.randbelow,
-    ) -> None:
-        self.name: ServerId = name
-        self.config = config
-        #: Called with this server and the error when it stops by itself.
-        self.on_failure: Callable[[RaftServer, Exception], None] | None = None
-        self._reactor = default_reactor() if reactor is None else reactor
-        self._clock: Any = monotonic_clock(self._reactor) if clock is None else clock
-        self._random_below = random_below
-        self._machine = config.state_machine.cls(config.state_machine.options)
-        self._driver: Driver | None = None
-        self._recovered: Recovered | None = None
-        self._is_over = True
-        self._reason: Exception = StoppedError(f"{name} was not started")
-        self._starting: Deferred[None] = succeed(None)
-        self._start_waiters: list[Deferred[None]] = []
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._leader_waiters = LeaderWaiters(self._clock)
         self._transfers: list[Deferred[ServerId]] = []
 
-    # --- starting and stopping -------------------------------------------
-
     def startService(self) -> None:
         """Begin to open the storage and to listen; see :meth:`when_started`."""
-        self._is_over = False
-        Service.startService(self)
-        if isinstance(self._clock, MonotonicClock):
-            self._clock.start()
-        config = self.config
-        self._storage = config.storage.cls(config.storage.options)
-        self._transport = config.transport.cls(
-            config.transport.options, self._reactor, self._clock
-        )
-        self._worker = StorageWorker(self._storage, self._reactor, self._fail)
-        self._starting = self._start()
-        self._starting.addErrback(self._fail_with)
-
-    @inlineCallbacks
-    def _start(self) -> Generator[Deferred[Any], Any, None]:
-        self._recovered = yield self._worker.call(
-            partial(recover, self.config, self.name, self._storage)
-        )
-        self._worker.after_sync = self._recovered.mark_used
-        raft = make_raft(self.config, self._recovered, self._random_below)
-        identity = self._recovered.identity
-        yield self._transport.listen(identity, self.config.address_of(self.name), self)
-        driver = Driver(
-            raft,
-            self.config,
-            self._machine,
-            self._storage,
-            self._worker,
-            self._transport,
-            self._reactor,
-            self._on_event,
-            self._fail,
-        )
-        if self.config.members and raft.is_new:
-            raft.bootstrap(Membership(dict(self.config.members)))
-        self._compare_members(raft.state.membership)
-        driver.start(self._clock)
-        self._driver = driver
-        _log.info(
-            "{server} of {cluster} started in term {term} with {entries} entries",
-            server=self.name,
-            cluster=self.config.cluster,
-            term=raft.state.term,
-            entries=raft.state.log.last_index,
-        )
-        waiters, self._start_waiters = self._start_waiters, []
-        for waiter in waiters:
-            waiter.callback(None)
-
-    def _compare_members(self, membership: Membership) -> None:
-        """Warn of a config that names other members than the log does."""
-        configured, voters = set(self.config.members), set(membership.voters)
-        if configured and voters and configured != voters:
-            _log.warn(
-                "the members of the config, {configured}, are not those of the log of"
-                " {server}, {voters}; the log's count",
-                server=self.name,
-                configured=", ".join(sorted(configured)),
-                voters=", ".join(sorted(voters)),
-            )
-
-    def when_started(self) -> Deferred[None]:
-        """
-        Wait until the server answers calls; at once if it does already.
-
-        The Deferred fails with what kept it from starting:
-            ConfigError: The data directory is another's, or in use.
-            StorageError: The storage cannot be opened.
-            UnreachableError: Its address cannot be listened on.
-        """
-        if self._driver is not None:
-            return succeed(None)
-        if self._is_over:
-            return fail(self._reason)
-        waiter: Deferred[None] = Deferred()
-        self._start_waiters.append(waiter)
-        return waiter
-
-    @inlineCallbacks
-    def stopService(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        Stop; what is under way fails with :class:`~.StoppedError`.
-
-        A leader hands over first, so that the others need not wait for an
-        election timeout.
-        """
-        if not self.running:
-            return
-        Service.stopService(self)
-        yield self._starting
-        if self._driver is not None and self.leader() == self.name:
-            with suppress(RaftError):
-                heir = yield self.transfer()
-                _log.info("{server} hands over to {heir}", server=self.name, heir=heir)
-        if not self._is_over:
-            self._halt(StoppedError(f"{self.name} was stopped"))
-            yield self._close()
-            _log.info("{server} stopped", server=self.name)
-
-    def _fail_with(self, failure: Failure) -> None:
-        failure.trap(Exception)
-        self._fail(cast("Exception", failure.value))
-
-    def _fail(self, error: Exception) -> None:
-        """Stop for good: a server whose disk or logic failed must not go on."""
-        if self._is_over:
-            return
-        Service.stopService(self)
-        _log.critical(
-            "{server} stops: {code}: {error}",
-            server=self.name,
-            code=error.code if isinstance(error, RaftError) else type(error).__name__,
-            error=error,
-        )
-        if not isinstance(error, RaftError):
-            _log.failure("{server} stops because of", Failure(error), server=self.name)
-        self._halt(error)
-        self._close()
-        if self.on_failure is not None:
-            self.on_failure(self, error)
-
-    def _halt(self, error: Exception) -> None:
-        """Do nothing more, and tell all who wait."""
-        self._is_over = True
-        self._reason = error
-        driver, self._driver = self._driver, None
-        if driver is not None:
-            driver.stop(error)
-        self._leader_waiters.fail(error)
-        self._end_transfers(Failure(error))
-        waiters, self._start_waiters = self._start_waiters, []
-        for waiter in waiters:
-            waiter.errback(error)
-
-    @inlineCallbacks
-    def _close(self) -> Generator[Deferred[Any], Any, None]:
-        """Give back the sockets, the files, the thread and the clock."""
-        for close in (
-            self._transport.close,
-            partial(self._worker.call, self._storage.close),
-        ):
-            try:
-                yield close()
-            except Exception as error:  # noqa: BLE001 - the rest must be closed too
-                _log.debug("{server}: {error}", server=self.name, error=error)
-        self._worker.stop()
-        if isinstance(self._clock, MonotonicClock):
-            self._clock.stop()
-        if self._recovered is not None:
-            self._recovered.close()
-            self._recovered = None
+        super().startService()
+        self._forwarding = Forwarding(self._transport, self.config)
 
     # --- what users call -------------------------------------------------
 
-    def write(self, command: Any) -> Deferred[Any]:
+    def write(self, command: Any, *, with_index: bool = False) -> Deferred[Any]:
         """
         Apply *command* on every server; return this machine's result.
 
+        Args:
+            command: For the state machine.
+            with_index: Return ``(result, log index)`` instead: a server that
+                has applied that index has seen the command.
+
         The Deferred fires once the command is durable on a majority of the
-        voters and applied here.  It fails with:
+        voters and applied here; or, passed on (``forward: true``), at the
+        leader.  It fails with:
             RejectedError: It entered no log; :class:`~.NotLeaderError` says
                 who leads.
             OutcomeUnknownError: It may yet be applied.
             CommandFailedError: It was applied, and the machine raised.
         """
+        options = WriteOptions(with_index=with_index)
         try:
-            return self.write_encoded(self._machine.encode(command))
+            encoded = self.machine.encode(command)
+            if type(self.machine).validate is not StateMachine.validate:
+                calls.check_command(self.machine, encoded)
+            passed_on = self.forward(options, encoded)
+            if passed_on is None:
+                return self.write_encoded(encoded, with_index=with_index)
         except RaftError as error:
             return fail(error)
+        decode = self._decode_with_index if with_index else self._decode_result
+        return passed_on.addCallback(decode)
 
-    def write_encoded(self, command: bytes) -> Deferred[Any]:
+    def write_encoded(
+        self, command: bytes, *, with_index: bool = False
+    ) -> Deferred[Any]:
         """
         Do as :meth:`write` with what the machine's ``encode`` made of a command.
+
+        It is never passed on.
 
         Raises:
             RejectedError: It entered no log.
         """
         if self._driver is None:
             raise NotLeaderError
-        return self._driver.write(command)
+        return self._driver.write(command, with_index=with_index)
 
-    def read(self, query: Any) -> Deferred[Any]:
+    def write_session(
+        self, operation: Operation, call: bytes, *, is_forwarded: bool = False
+    ) -> Deferred[bytes]:
         """
-        Answer *query* from a state that has every write acknowledged before.
+        Do what a client's session asks for (§6.3); see ``sessions.py``.
 
-        Linearizable (§6.4); only the leader answers.  The Deferred fails with:
-            NotLeaderError: Ask ``.leader``.
-            TimedOutError: No majority confirmed that this server leads.
+        Args:
+            operation: What.
+            call: The bytes that say more.
+            is_forwarded: Another server passed it on; it goes no further.
+
+        Raises:
+            RejectedError: It entered no log.
+
+        The Deferred gives the encoded result, and fails as that of
+        :meth:`write`, and with:
+            SessionExpiredError: The session is not known (any more).
+        """
+        sessions.check(operation, call)
+        if operation is sessions.Operation.COMMAND:
+            calls.check_command(self.machine, sessions.command_of(call))
+        leader = "" if is_forwarded else self._leader_elsewhere(WriteOptions())
+        if self._driver is None:
+            raise NotLeaderError
+        if leader:
+            self._driver.check_size(len(call))
+            payload = bytes([operation]) + call
+            return self._forwarding.ask(leader, "session_forwarded", payload)
+        return self._driver.write_session(operation, call)
+
+    @property
+    def machine(self) -> StateMachine:
+        """Return the state machine of the version that applies commands now."""
+        return self._machine if self._driver is None else self._driver.applier.machine
+
+    def read(
+        self,
+        query: Any,
+        *,
+        consistency: Consistency = "linearizable",
+        max_age: float | None = None,
+        at_index: LogIndex | None = None,
+    ) -> Deferred[Any]:
+        """
+        Answer *query*, by default with every write acknowledged before.
+
+        Args:
+            query: For the state machine.
+            consistency: See :data:`.Consistency`; all but ``stale`` are
+                linearizable (§6.4), and only ``follower`` and ``stale`` are
+                served by a server that does not lead.  Without
+                ``reads.lease`` in the config, ``lease`` is ``linearizable``.
+            max_age: Of a stale read: how old the state may be, in seconds.
+            at_index: Wait until this server has applied the log up to here.
+
+        The Deferred fails with:
+            NotLeaderError: Ask ``.leader``; with ``follower``, ``.leader`` is
+                ``None``, as nobody is known to lead.
+            StaleError: The state is older than *max_age*.
+            InvalidCommandError: The arguments make no sense.
+            TimedOutError: No majority confirmed who leads, or this server has
+                not applied *at_index*, in time.
             CommandFailedError: The machine raised.
         """
-        if self._driver is None:
-            return fail(NotLeaderError())
+        options = ReadOptions(consistency, max_age, at_index)
         try:
-            return self._driver.read(query)
+            options.check()
+            if self._leader_elsewhere(options):
+                passed_on = self.forward(options, self.machine.encode(query))
+                if passed_on is not None:
+                    return passed_on.addCallback(self._decode_result)
+            return self.read_as(query, options)
         except RaftError as error:
             return fail(error)
+
+    def read_as(self, query: Any, options: ReadOptions, size: int = 0) -> Deferred[Any]:
+        """
+        Do as :meth:`read` says for *options*; it is never passed on.
+
+        Args:
+            query: For the state machine.
+            options: How to read.
+            size: The bytes that it came as; 0 if it did not.
+
+        Raises:
+            RejectedError: It cannot be taken.
+        """
+        if self._driver is None:
+            raise NotLeaderError
+        return self._driver.read(query, options, size)
+
+    def forward(
+        self, options: WriteOptions | ReadOptions, body: bytes
+    ) -> Deferred[bytes] | None:
+        """
+        Pass a call on to the leader; ``None`` if it is to be dealt with here.
+
+        The Deferred gives the leader's answer as it is on the wire, and fails
+        with the leader's error, or as :meth:`.Transport.ask` says.
+
+        Raises:
+            RejectedError: It cannot be taken; nothing was sent.
+        """
+        leader = self._leader_elsewhere(options)
+        if self._driver is None or not leader:
+            return None
+        self._driver.check_size(len(body))
+        marked = msgspec.structs.replace(options, forwarded=True)
+        return self._forwarding.ask(leader, options.method, pack(marked, body))
+
+    def _leader_elsewhere(self, options: WriteOptions | ReadOptions) -> Address:
+        """Return the address of the leader that *options* are for, if another."""
+        is_for_leader = options.needs_leader and not options.forwarded
+        if self._driver is None or not self.config.forward or not is_for_leader:
+            return ""
+        state = self._driver.raft.state
+        if state.role is Role.LEADER:
+            return ""
+        return state.membership.members().get(state.leader or "", "")
+
+    def _decode_with_index(self, payload: bytes) -> tuple[Any, LogIndex]:
+        try:
+            result, index = unpack_result(payload)
+        except ValueError as error:
+            raise _undecodable(error) from error
+        return self._decode_result(result), index
+
+    def _decode_result(self, result: bytes) -> Any:
+        try:
+            return self.machine.decode_result(result)
+        except RaftError as error:
+            raise _undecodable(error) from error
 
     def status(self) -> Status:
         """
@@ -302,9 +259,16 @@ class RaftServer(Service):
             term=state.term,
             leader=state.leader,
             membership=dict(state.membership.voters),
+            machine_version=self._machine.version,
             commit_index=state.log.commit_index,
             last_applied=state.log.last_applied,
             last_index=state.log.last_index,
+            learners=dict(state.membership.learners),
+            outgoing=dict(state.membership.outgoing),
+            target=sorted(state.membership.target),
+            membership_index=state.membership_index,
+            first_index=state.log.base_index + 1,
+            snapshot_index=0 if state.snapshot is None else state.snapshot.index,
         )
 
     def leader(self) -> ServerId | None:
@@ -326,7 +290,10 @@ class RaftServer(Service):
         leader = self.leader()
         if leader is not None and leader not in other_than:
             return succeed(leader)
-        return self._leader_waiters.add(timeout, frozenset(other_than))
+        try:
+            return self._leader_waiters.add(timeout, frozenset(other_than))
+        except RaftError as error:
+            return fail(error)
 
     def transfer(self, target: ServerId | None = None) -> Deferred[ServerId]:
         """
@@ -344,6 +311,11 @@ class RaftServer(Service):
         """
         try:
             driver = self._running()
+            if len(self._transfers) >= MAX_WAITERS:
+                waiting = [each for each in self._transfers if not each.called]
+                self._transfers = waiting
+            if len(self._transfers) >= MAX_WAITERS:
+                raise OverloadedError("too many callers wait for a transfer; back off")
             driver.turn()  # what was asked for before is still done here
             driver.raft.transfer(target)
         except RaftError as error:
@@ -368,6 +340,8 @@ class RaftServer(Service):
         log = self._running().raft.state.log
         if not 0 < index <= log.last_index:
             return succeed(None)
+        if index <= log.base_index:
+            return fail(CompactedError(log.base_index + 1))
         if index > log.offset:
             return succeed(log.entries[index - log.offset - 1])
         return self._worker.call(lambda: self._storage.entries(index, index, 1)[0])
@@ -382,11 +356,36 @@ class RaftServer(Service):
         """
         try:
             driver = self._running()
-            driver.raft.bootstrap(Membership(dict(members)))
+            driver.raft.bootstrap(self.founding(members))
         except RaftError as error:
             return fail(error)
         driver.turn()
         return self._worker.call(lambda: None)
+
+    @property
+    def members(self) -> Members:
+        """
+        Return what changes the membership (§4): only a leader's does.
+
+        Raises:
+            StoppedError: This server does not run.
+        """
+        self._running()
+        return cast("Members", self._members)
+
+    def snapshot(self) -> Deferred[SnapshotMeta]:
+        """
+        Write this server's state down now, and let its log be cut (§5.1).
+
+        The Deferred fires when the snapshot is durable.  It fails with:
+            InvalidCommandError: The machine's state cannot be encoded.
+            DiskFullError: There is no room.
+            RejectedError: Nothing is applied yet.
+        """
+        try:
+            return self._running().snapshotter.take()
+        except RaftError as error:
+            return fail(error)
 
     def _running(self) -> Driver:
         if self._driver is None:
@@ -396,6 +395,23 @@ class RaftServer(Service):
 
     # --- what the transport calls (Inbox) ----------------------------------
 
+    def welcome(self, peer: Identity) -> None:
+        """
+        Look at who a peer says it is; see :class:`.Acquaintances`.
+
+        Raises:
+            ProtocolError: It is not to be talked to.
+        """
+        if self._acquaintances is None or self._is_over:
+            message = f"{self.name} is stopping"
+            raise ProtocolError(message)
+        self._acquaintances.welcome(peer)
+
+    def refused(self, peer: ServerId, error: ProtocolError) -> None:
+        """Hear that *peer* does not talk to this server, because of *error*."""
+        if self._acquaintances is not None:
+            self._acquaintances.refused(peer, error)
+
     def deliver(self, message: Message) -> None:
         """Take a message of another server of the cluster."""
         if self._driver is not None:
@@ -403,27 +419,34 @@ class RaftServer(Service):
 
     def answer(self, method: str, payload: bytes) -> Deferred[bytes]:
         """Answer a client's call; see ``docs/reference/protocol.md``."""
-        return calls.answer(self, self._machine, method, payload)
+        return calls.answer(self, self.machine, method, payload)
 
     # --- what the driver reports ----------------------------------------------
 
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, MembershipChanged):
-            return
+    # --- what its life asks for (ServerLife) ----------------------------------
+
+    def inbox(self) -> RaftServer:
+        """Return this server: it takes what arrives."""
+        return self
+
+    def hand_over(self) -> Deferred[ServerId]:
+        """Let another lead, before this server stops."""
+        return self.transfer()
+
+    def heard(self, event: Event) -> None:
+        """Tell those who wait for a leader, or for another one."""
         if isinstance(event, TransferFailed):
             message = f"{event.target} did not take over in time; {self.name} leads on"
             self._end_transfers(Failure(TimedOutError(message)))
-            return
-        _log.info(
-            _describe(event),
-            server=self.name,
-            term=event.term,
-            leader=event.leader,
-        )
-        if event.leader is not None:
+        elif isinstance(event, RoleChanged) and event.leader is not None:
             self._leader_waiters.known(event.leader)
             if event.leader != self.name:
                 self._end_transfers(event.leader)
+
+    def ended(self, error: Exception) -> None:
+        """Tell those who wait that nothing will come of it, because of *error*."""
+        self._leader_waiters.fail(error)
+        self._end_transfers(Failure(error))
 
 
 def _nobody_leads(result: Any, timeout: float) -> Any:
@@ -431,14 +454,7 @@ def _nobody_leads(result: Any, timeout: float) -> Any:
     raise TimedOutError("nobody has taken over leadership yet")
 
 
-def _describe(event: RoleChanged) -> str:
-    """Return the log line of *event*."""
-    if event.role is Role.LEADER:
-        return "{server} became leader in term {term}"
-    if event.role is Role.PRE_CANDIDATE:
-        return "{server} hears no leader in term {term}, and asks around"
-    if event.role is Role.CANDIDATE:
-        return "{server} stands for election in term {term}"
-    if event.leader is not None:
-        return "{server} follows {leader} in term {term}"
-    return "{server} knows no leader in term {term} yet"
+def _undecodable(error: Exception) -> CommandFailedError:
+    """Return what a caller gets when the leader's answer cannot be read here."""
+    detail = f"it was done, but its result cannot be read: {error}"
+    return CommandFailedError("UndecodableResult", detail)

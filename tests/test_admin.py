@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+from twisted.internet.defer import Deferred
+
 from adapters.transport.memory import MemoryOptions, MemoryTransport
 from consensus import admin
 from consensus.admin import Report
 from consensus.client import Client
 from consensus.core.values import Status
+from consensus.errors import MembershipPendingError
 from tests.support.servers import Servers
 
 if TYPE_CHECKING:
@@ -73,6 +77,71 @@ class SurveyTests:
         reports = survey(servers)
         assert all(report.status is None for report in reports)
         assert 2 <= servers.reactor.seconds() - before < 2.1
+
+
+class MembershipTests:
+    """Who belongs to the cluster, found out and changed by a client."""
+
+    @staticmethod
+    def client(servers: Servers, *names: str) -> Client:
+        """Return a client that knows these."""
+        options = MemoryOptions(servers.mapping["transport"]["options"]["network"])
+        transport = MemoryTransport(options, servers.reactor, servers.reactor)
+        members = {name: name for name in names}
+        return Client(members, transport, servers.reactor, timeout=5)
+
+    def test_census(self) -> None:
+        """The real members are found, beginning with one that is none any more."""
+        servers = Servers()
+        chief = servers.leader()
+        servers.result(chief.write(["set", "a", 1]))
+        leaver, other = [each.name for each in servers.followers()]
+        client = self.client(servers, leaver)
+        servers.start("s4", members={})
+        servers.result(admin.add(client, "s4", "s4"))
+        servers.until(lambda: "s4" in chief.status().membership)
+        servers.until(lambda: not chief.status().outgoing)
+        servers.result(admin.add(client, "s5", "s5", as_learner=True))
+        servers.result(admin.remove(client, leaver))
+        servers.run(0.5)
+        work = admin.census(client, {leaver: leaver}, ["nowhere"], 2)
+        counted = servers.result(Deferred.fromCoroutine(work))
+        assert counted.leader == chief.name
+        found = {each.server: each.standing for each in counted.members}
+        assert found == {chief.name: "voter", other: "voter", "s4": "voter"} | {
+            "s5": "learner"
+        }
+        assert [(each.server, each.standing) for each in counted.others] == [
+            (leaver, "none")
+        ]
+        silent = [each.server for each in counted.members if each.status is None]
+        assert silent == ["s5"]
+
+    def test_changes(self) -> None:
+        """A whole membership is changed from outside, and members are promoted."""
+        servers = Servers()
+        chief = servers.leader()
+        servers.result(chief.write(["set", "a", 1]))
+        client = self.client(servers, "s1")
+        present = chief.status()
+        index = servers.result(
+            admin.change_membership(
+                client, present.membership, {"s4": "s4"}, present.membership_index
+            )
+        )
+        assert chief.status().membership_index == index
+        servers.result(admin.promote(client, "s4"))
+        work = admin.census(client, {"s1": "s1"}, (), 2)
+        counted = servers.result(Deferred.fromCoroutine(work))
+        assert [each.standing for each in counted.members] == ["voter"] * 3 + [
+            "joining"
+        ]
+        before = servers.reactor.seconds()
+        with pytest.raises(MembershipPendingError):
+            servers.result(admin.add(client, "s5", "s5"))
+        assert servers.reactor.seconds() - before < 1  # at once
+        index, size = servers.result(admin.snapshot(client, chief.name))
+        assert (index, size > 0) == (chief.status().snapshot_index, True)
 
 
 def report(server: str, role: str, term: int) -> Report:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
 
-from consensus import cli, registry
+from consensus import cli, config, registry
 from consensus.admin import Report
-from consensus.core.values import Status
+from consensus.core.membership import Membership
+from consensus.core.values import Entry, EntryKind, HardState, Status
+from consensus.datadir import DataDirectory
 from consensus.errors import (
     CommandFailedError,
     InvalidChangeError,
     InvalidCommandError,
+    MembershipPendingError,
     NotLeaderError,
     OverloadedError,
     RaftError,
@@ -224,6 +228,7 @@ class ApplicationCommandTests:
             (NotLeaderError, 2, "nothing was done: no leader is known"),
             (InvalidCommandError, 1, "nothing was done: the reason"),
             (InvalidChangeError, 1, "nothing was done: the reason"),
+            (MembershipPendingError, 1, "nothing was done: the reason"),
             (TimedOutError, 3, "it is not known whether this was done: the reason"),
             (RaftError, 1, "the reason"),
         ],
@@ -263,22 +268,22 @@ class PrintTests:
 
     def test_table(self, capsys: pytest.CaptureFixture[str]) -> None:
         """Every member has a row; brackets in an address are no markup."""
-        cli._print_table(
-            [report("s1", role="leader"), Report("s2", "a2", None, "gone")]
-        )
+        voter = replace(report("s1", role="leader"), standing="voter")
+        cli._print_table([voter, Report("s2", "a2", None, "gone")])
         heading, _, first, second = (
             line for line in capsys.readouterr().out.splitlines() if line.strip()
         )
-        names = "server role term commit_index last_applied address reachable"
+        names = "server role term commit_index last_applied member address reachable"
         assert "_".join(heading.split()) == "_".join(names.split())
-        assert first.split() == ["s1", "leader", "3", "7", "6", "[s1]", "yes"]
-        assert second.split() == ["s2", "-", "-", "-", "-", "a2", "no:", "gone"]
+        assert first.split() == ["s1", "leader", "3", "7", "6", "voter", "[s1]", "yes"]
+        assert second.split() == ["s2", *"-----", "a2", "no:", "gone"]
 
     def test_objects(self) -> None:
         """A program gets the whole status, and why there is none."""
         assert cli._as_object(report("s1")) == {
             "server": "s1",
             "address": "[s1]",
+            "standing": "",
             "reachable": True,
             "cluster": "raft",
             "role": "follower",
@@ -288,10 +293,18 @@ class PrintTests:
             "commit_index": 7,
             "last_applied": 6,
             "last_index": 8,
+            "learners": {},
+            "outgoing": {},
+            "target": [],
+            "membership_index": 0,
+            "first_index": 1,
+            "snapshot_index": 0,
+            "machine_version": 1,
         }
         assert cli._as_object(Report("s2", "a2", None, "gone")) == {
             "server": "s2",
             "address": "a2",
+            "standing": "",
             "reachable": False,
             "error": "gone",
         }
@@ -304,3 +317,80 @@ class PrintTests:
             cli._demand_an_answer([silent])
         assert caught.value.code == 2
         assert capsys.readouterr().err == "raft: no server can be reached\n"
+
+
+class RecoverTests:
+    """``raft recover``, which needs no running server."""
+
+    @pytest.fixture
+    def founded(self, tmp_path: Path) -> Path:
+        """Return the config of a server whose log has more than its founding."""
+        path = tmp_path / "config.yaml"
+        path.write_text(GOOD.replace("storage: memory", "storage: sqlite"))
+        chosen = config.load(path, ["s1"])
+        directory = DataDirectory.open(
+            chosen.directory("s1"), chosen.cluster, "s1", chosen.storage
+        )
+        storage = chosen.storage.cls(chosen.storage.options)
+        storage.open(chosen.directory("s1"))
+        founding = Membership.founding("raft", chosen.members).encode()
+        storage.save_hard_state(HardState(2, "s1"))
+        storage.append(
+            [
+                Entry(1, 1, EntryKind.MEMBERSHIP, founding),
+                Entry(2, 2, EntryKind.NOOP, b""),
+            ]
+        )
+        storage.sync()
+        storage.close()
+        directory.mark_used()
+        directory.close()
+        return path
+
+    def test_without_unsafe(self, founded: Path) -> None:
+        """It says what is there, what may be lost, and changes nothing."""
+        for _ in range(2):
+            result = run("-c", str(founded), "recover", "--serve", "s1")
+            assert result.exit_code == 0
+            assert "its log ends with entry 2 of term 2" in result.stdout
+            assert "without\ns1 is lost" in result.stdout
+            assert "nothing was changed" in result.stderr
+
+    def test_asked(self, founded: Path) -> None:
+        """Whoever does not say yes has changed nothing."""
+        command = ["-c", str(founded), "recover", "--serve", "s1", "--unsafe"]
+        result = CliRunner().invoke(cli.raft, command, input="n\n")
+        assert result.exit_code == 1
+        assert run(*command[:-1]).stdout.count("s1, s2, s3") == 1
+        result = CliRunner().invoke(cli.raft, command, input="y\n")
+        assert result.exit_code == 0
+        assert "is the only voter of a new cluster now" in result.stdout
+
+    def test_twice(self, founded: Path) -> None:
+        """The second time there is nothing to do, and it says so."""
+        command = ["-c", str(founded), "recover", "--serve", "s1", "--unsafe", "--yes"]
+        assert run(*command).exit_code == 0
+        result = run(*command, "--json")
+        assert result.exit_code == 0
+        found = json.loads(result.stdout)
+        assert found["voters"] == {"s1": "a1"}
+        assert (found["last_index"], found["last_term"], found["term"]) == (3, 3, 3)
+        assert "the only voter already" in result.stderr
+
+    @pytest.mark.parametrize(
+        ("server", "words"),
+        [
+            ("s2", "never belonged to a cluster"),
+            ("s9", "'s9' is not among the members"),
+            (None, "say whose directory to recover"),
+        ],
+    )
+    def test_refused(self, founded: Path, server: str | None, words: str) -> None:
+        """A server that never was, or that nobody named."""
+        if server is None:
+            founded.write_text(founded.read_text() + "serve: [s1, s2]\n")
+        named = [] if server is None else ["--serve", server]
+        result = run("-c", str(founded), "recover", "--unsafe", "--yes", *named)
+        assert result.exit_code == 1
+        assert words in result.stderr
+        assert len(result.stderr.splitlines()) == 1

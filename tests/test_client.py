@@ -56,6 +56,12 @@ class ScriptedServer:
         self.transport = MemoryTransport(options, reactor, reactor)
         self.transport.listen(Identity("c", name, "1"), f"at {name}", self)
 
+    def welcome(self, peer: Identity) -> None:
+        """Welcome everybody."""
+
+    def refused(self, peer: str, error: ProtocolError) -> None:
+        """Take no notice."""
+
     def deliver(self, message: Message) -> None:
         """Take no messages."""
 

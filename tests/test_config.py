@@ -292,6 +292,8 @@ limits: {max_command_bytes: 1.5}
             ("clutser: x", "E004", "clutser", "did you mean 'cluster'?"),
             ("address: x", "E004", "address", "'address' is no key here"),
             ("timing: 5", "E006", "timing", "expected a mapping"),
+            ("digest_every: 0", "E013", "digest_every", "the default is 10000"),
+            ("digest_every: x", "E006", "digest_every", "expected"),
             (
                 "timing: {heartbeat_interval: 0}",
                 "E013",
@@ -322,6 +324,11 @@ limits: {max_command_bytes: 1.5}
                 "timing.election_timeout",
                 "0.15 or more",
             ),
+            ("forward: 5", "E006", "forward", "5"),
+            ("reads: {lease: soon}", "E006", "reads.lease", "soon"),
+            ("reads: {clock_drift: 1}", "E013", "reads.clock_drift", "less than 1"),
+            ("reads: {clock_drift: -0.1}", "E013", "reads.clock_drift", "-0.1"),
+            ("reads: {clock_drift: .nan}", "E013", "reads.clock_drift", "nan"),
             (
                 "limits: {max_inflight_appends: -1}",
                 "E013",

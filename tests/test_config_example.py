@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from consensus import config, registry
-from consensus.config import Config, Limits, Timing
+from consensus.config import Config, Limits, Reads, Timing
 
 EXAMPLE = Path(__file__).parents[1] / "config.example.yaml"
 
@@ -24,7 +24,7 @@ class ExampleTests:
         assert loaded.serve == ("s1", "s2", "s3") == tuple(loaded.members)
         assert loaded.data_dir == EXAMPLE.parent / "data"
 
-    @pytest.mark.parametrize("part", [Timing, Limits])
+    @pytest.mark.parametrize("part", [Timing, Limits, Reads])
     def test_defaults(self, part: Any) -> None:
         """Every number is there, and is the default."""
         said = yaml.safe_load(EXAMPLE.read_text())[part.__name__.lower()]
@@ -44,7 +44,16 @@ class ExampleTests:
         path = tmp_path / "config.yaml"
         path.write_text(yaml.safe_dump({key: said[key] for key in needed}))
         short, full = config.load(path), config.load(EXAMPLE)
-        for name in ("cluster", "transport", "storage", "timing", "limits"):
+        for name in (
+            "cluster",
+            "transport",
+            "storage",
+            "timing",
+            "limits",
+            "reads",
+            "forward",
+            "digest_every",
+        ):
             assert getattr(short, name) == getattr(full, name)
 
     def test_options_of_engines(self) -> None:

@@ -16,7 +16,7 @@ from adapters.storage.memory import MemoryStorage
 from adapters.storage.sqlite import SQLiteStorage
 from consensus.config import Engine
 from consensus.datadir import DataDirectory
-from consensus.errors import ConfigError
+from consensus.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -238,6 +238,113 @@ class RecordTests:
         said = json.loads((tmp_path / "raft.json").read_text())
         (tmp_path / "raft.json").write_text(json.dumps(said | {"format": 2}))
         assert ids(tmp_path) == ["datadir.E005"]
+
+
+class PeersTests:
+    """peers.json: which other servers this one has met."""
+
+    @pytest.fixture
+    def directory(self, tmp_path: Path) -> Iterator[DataDirectory]:
+        """Return a directory that is open, of a server that has met s2."""
+        made = DataDirectory.open(tmp_path, "raft", "s1", SQLITE)
+        made.remember("s2", "first")
+        yield made
+        made.close()
+
+    def test_it_is_remembered(self, directory: DataDirectory) -> None:
+        """What is noted is there at the next start, and nothing else is."""
+        directory.remember("s3", "other")
+        directory.remember("s2", "second")
+        directory.close()
+        again = DataDirectory.open(directory.path, "raft", "s1", SQLITE)
+        assert again.acquaintances() == {"s2": "second", "s3": "other"}
+        again.forget("s2")
+        again.forget("s9")
+        assert again.acquaintances() == {"s3": "other"}
+        again.close()
+        assert sorted(each.name for each in directory.path.iterdir()) == [
+            "lock",
+            "peers.json",
+            "raft.json",
+        ]
+
+    def test_nobody_yet(self, tmp_path: Path) -> None:
+        """A server that has met nobody has no such file."""
+        make(tmp_path)
+        directory = DataDirectory.open(tmp_path, "raft", "s1", SQLITE)
+        assert directory.acquaintances() == {}
+        directory.close()
+
+    @pytest.mark.parametrize(
+        "damage",
+        [b"", b"[]", b"{}", b'{"format": 1, "peers": {}}', b"\xff", b"[" * 9999],
+    )
+    def test_damaged(self, directory: DataDirectory, damage: bytes) -> None:
+        """The start is refused, and the finding says what to do."""
+        directory.close()
+        (directory.path / "peers.json").write_bytes(damage)
+        assert ids(directory.path) == ["datadir.E009"]
+        (finding,) = DataDirectory.inspect(directory.path, "raft", "s1", SQLITE)
+        assert "peers.json is damaged" in finding.message
+        assert "remove it if no other server" in finding.hint
+
+    def test_every_flipped_byte(self, directory: DataDirectory) -> None:
+        """No single changed byte that means something goes unnoticed."""
+        directory.close()
+        file = directory.path / "peers.json"
+        good = file.read_bytes()
+        meaning = json.loads(good)
+        for position in range(len(good)):
+            bad = bytearray(good)
+            bad[position] ^= 1
+            file.write_bytes(bad)
+            try:
+                same = json.loads(bad) == meaning
+            except ValueError:
+                same = False
+            found = list(DataDirectory.inspect(directory.path, "raft", "s1", SQLITE))
+            assert bool(found) != same
+
+    def test_newer_format(self, directory: DataDirectory) -> None:
+        """What a newer release wrote is left to it."""
+        directory.close()
+        (directory.path / "peers.json").write_text('{"format": 2, "peers": []}')
+        assert ids(directory.path) == ["datadir.E009"]
+        (directory.path / "peers.json").write_text('{"format": 2}')
+        assert ids(directory.path) == ["datadir.E005"]
+
+    def test_a_crash_while_writing(self, directory: DataDirectory) -> None:
+        """What was half written is not looked at, and is replaced later."""
+        (directory.path / "peers.json.new").write_text("{")
+        assert directory.acquaintances() == {"s2": "first"}
+        directory.remember("s3", "other")
+        assert directory.acquaintances() == {"s2": "first", "s3": "other"}
+
+    def test_what_cannot_be_written(self, entered_by_all: Path) -> None:
+        """The error says where, and what was there stays."""
+        entered_by_all.chmod(0o777)
+        with nobody():
+            directory = DataDirectory.open(entered_by_all, "raft", "s1", SQLITE)
+            directory.remember("s2", "first")
+        entered_by_all.chmod(0o555)
+        with nobody(), pytest.raises(StorageError, match="cannot write in"):
+            directory.remember("s2", "second")
+        assert directory.acquaintances() == {"s2": "first"}
+        directory.close()
+
+    def test_too_many(self, directory: DataDirectory) -> None:
+        """A file that could not be read again is never written."""
+        with pytest.raises(StorageError, match=r"peers.json would be longer"):
+            directory.remember("s3", "x" * 70_000)
+        assert directory.acquaintances() == {"s2": "first"}
+
+    def test_after_close(self, directory: DataDirectory) -> None:
+        """The directory may be another process's by then."""
+        directory.close()
+        with pytest.raises(StorageError, match="is closed"):
+            directory.remember("s3", "other")
+        with pytest.raises(StorageError, match="is closed"):
+            directory.forget("s2")
 
 
 class LockTests:

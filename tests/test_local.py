@@ -13,6 +13,7 @@ from consensus.errors import (
     AlreadyConfiguredError,
     AlreadyRunningError,
     ConfigError,
+    NotLeaderError,
     TimedOutError,
     UnknownServerError,
 )
@@ -168,6 +169,41 @@ class LeaderTests:
         result(reactor, local.set_configuration("s1", ["s1"]))
         assert result(reactor, local.leader("s1", timeout=2)) == "s1"
         assert result(reactor, local.leader("s1")) == "s1"
+
+
+class MembershipTests:
+    """Members of this process come and go."""
+
+    def test_add_promote_remove(self, reactor: VirtualReactor) -> None:
+        """By name, as everything here."""
+        for name in ("s1", "s2"):
+            start(reactor, name)
+        result(reactor, local.set_configuration("s1", ["s1"]))
+        result(reactor, local.leader("s1", timeout=5))
+        result(reactor, local.write("s1", ["set", "a", 1]))
+        result(reactor, local.add_member("s1", "s2", as_learner=True))
+        result(reactor, local.promote_member("s1", "s2"))
+        reactor.pump([0.01] * 200)
+        assert set(result(reactor, local.status("s2")).membership) == {"s1", "s2"}
+        assert result(reactor, local.snapshot("s2")).index > 1
+        result(reactor, local.change_membership("s1", voters=["s1"], learners=["s2"]))
+        result(reactor, local.remove_member("s1", "s2"))
+        assert result(reactor, local.status("s1")).learners == {}
+
+    def test_failures(self, reactor: VirtualReactor) -> None:
+        """All of them are the Deferred's, none is raised."""
+        for waiting in (
+            local.add_member("s1", "s2"),
+            local.promote_member("s1", "s2"),
+            local.remove_member("s1", "s2"),
+            local.change_membership("s1", voters=["s2"]),
+            local.snapshot("s1"),
+        ):
+            with pytest.raises(UnknownServerError):
+                result(reactor, waiting)
+        start(reactor, "s1")
+        with pytest.raises(NotLeaderError):
+            result(reactor, local.add_member("s1", "s2"))
 
 
 def test_a_data_directory_is_resumed(tmp_path: Path) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from shutil import rmtree
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 
 from adapters.transport.memory import MemoryTransport
+from consensus import requests
 from consensus.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
     RequestVote,
     RequestVoteResponse,
 )
-from consensus.core.values import HardState, Status
+from consensus.core.values import HardState, Identity, Status
 from consensus.errors import (
     AlreadyConfiguredError,
     CommandFailedError,
@@ -24,6 +27,7 @@ from consensus.errors import (
     NotLeaderError,
     OutcomeUnknownError,
     OverloadedError,
+    ProtocolError,
     RaftError,
     StoppedError,
     StorageError,
@@ -508,6 +512,27 @@ class DiskStallTests:
         servers.run(0.3)
         assert chief.status().last_applied == heir.status().last_applied
 
+    def test_a_follower_that_waits_for_ever_takes_no_more_memory(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What it cannot answer it forgets; when its disk is back it catches up."""
+        monkeypatch.setattr("consensus.driver._MAX_WRITING", 20)
+        servers = wiretapped(tmp_path)
+        chief = servers.leader()
+        (other, *_) = servers.followers()
+        slow = HeldBackReactor(servers.reactor)
+        other._worker._reactor = slow
+        slow.is_holding = True
+        servers.result(chief.write(["set", "a", 1]))
+        servers.run(5)
+        assert other._driver is not None
+        assert len(other._driver._writing) == 20
+        slow.is_holding = False
+        for call in slow.held:
+            call()
+        servers.run(1)
+        assert other.status().last_applied == chief.status().last_applied
+
 
 class RestartTests:
     """What a server finds again."""
@@ -638,6 +663,83 @@ class LostDataTests:
         (tmp_path / "s1" / "used").unlink()
         servers.start("s1")
         assert (tmp_path / "s1" / "used").exists()
+
+
+class LostDirectoryTests:
+    """A server that comes back without its data directory."""
+
+    def test_it_is_refused_by_all(self, tmp_path: Path) -> None:
+        """Also by those that were started anew themselves; until it joins anew."""
+        config = {"storage": {"engine": LastingStorage}}
+        servers = Servers(config=config, data_dir=tmp_path)
+        servers.result(servers.leader().write(["set", "a", 1]))
+        servers.run(0.5)
+        for name in servers.names:
+            servers.stop(name)
+        rmtree(tmp_path / "s1")
+        del LastingStorage.disks[tmp_path / "s1"]
+        with capturedLogs() as logs:
+            for name in servers.names:
+                servers.start(name)
+            servers.run(3.0)
+        assert servers.leader().name != "s1"
+        assert servers.leader().status().membership_index > 1
+        refusals = [
+            formatEvent(event)
+            for event in logs
+            if event["log_level"].name == "warn"
+            and "has another data directory" in formatEvent(event)
+        ]
+        assert len(refusals) == len(set(refusals)) == 4
+        assert servers.result(servers.leader().write(["set", "a", 2])) == 1
+
+    def test_the_same_directory_is_welcome(self, tmp_path: Path) -> None:
+        """A restart is nothing to anybody."""
+        config = {"storage": {"engine": LastingStorage}}
+        servers = Servers(config=config, data_dir=tmp_path)
+        servers.result(servers.leader().write(["set", "a", 1]))
+        servers.run(0.5)
+        first, second = [follower.name for follower in servers.followers()]
+        servers.stop(first)
+        servers.run(0.5)
+        servers.start(first)
+        servers.run(0.5)
+        servers.stop(second)
+        assert servers.result(servers.leader().write(["set", "a", 2])) == 1
+
+    def test_who_was_met_before_the_founding_is_remembered(
+        self, tmp_path: Path
+    ) -> None:
+        """The founder reached the others while they knew of no members."""
+        config = {"storage": {"engine": LastingStorage}}
+        servers = Servers(config=config, data_dir=tmp_path, founded=False)
+        founding = servers.servers["s1"].set_configuration(
+            {name: name for name in servers.names}
+        )
+        servers.result(founding)
+        servers.leader()
+        servers.run(0.5)
+        for name in servers.names:
+            noted = json.loads((tmp_path / name / "peers.json").read_text())
+            assert set(noted["peers"]) == set(servers.names) - {name}
+
+    def test_in_memory_it_is_welcome(self) -> None:
+        """Servers on a storage in memory have no other way to come back."""
+        servers = Servers()
+        servers.result(servers.leader().write(["set", "a", 1]))
+        follower = servers.followers()[0].name
+        servers.stop(follower)
+        servers.start(follower)
+        servers.run(1.0)
+        assert servers.servers[follower].leader() == servers.leader().name
+
+    def test_a_stopped_server_welcomes_nobody(self) -> None:
+        """Its directory may be another process's by then."""
+        servers = Servers()
+        server = servers.servers["s1"]
+        servers.stop("s1")
+        with pytest.raises(ProtocolError, match="s1 is stopping"):
+            server.welcome(Identity("raft", "s2", "1"))
 
 
 class FailureTests:
@@ -829,3 +931,26 @@ class AnswerTests:
         before = chief.status().last_index
         failing(servers, chief.answer(method, payload), InvalidCommandError)
         assert chief.status().last_index == before
+
+
+class WaiterTests:
+    """Those who wait for what may never happen."""
+
+    @pytest.mark.parametrize("method", ["when_leader_known", "transfer"])
+    def test_are_bounded(self, method: str) -> None:
+        """Beyond the limit they are refused; who gave up makes room."""
+        names = ("s1",) if method == "when_leader_known" else ("s1", "s2", "s3")
+        servers = Servers(names, founded=method == "transfer")
+        server = servers.servers["s1"]
+        if method == "transfer":
+            server = servers.leader()
+            servers.run(0.1)
+        call = getattr(server, method)
+        waiting = [call() for _ in range(requests.MAX_WAITERS)]
+        failing(servers, call(), OverloadedError)
+        for each in waiting:
+            each.addErrback(lambda _: None)
+            each.cancel()
+        last = call()
+        last.addErrback(lambda failure: failure.trap(RaftError))
+        assert not last.called

@@ -10,8 +10,9 @@ import pytest
 from twisted.python.failure import Failure
 
 from adapters.storage.memory import MemoryStorage
+from consensus import worker
 from consensus.core.values import Entry, EntryKind, HardState
-from consensus.errors import StorageError
+from consensus.errors import DiskFullError, StorageError
 from consensus.worker import StorageWorker
 from tests.support.servers import VirtualReactor
 
@@ -48,6 +49,8 @@ class GatedStorage(MemoryStorage):
         self.gate = threading.Semaphore(0)
         self.is_syncing = threading.Event()
         self.error: Exception | None = None
+        #: How many syncs find the disk full, and undo all.
+        self.full = 0
 
     def save_hard_state(self, hard_state: HardState) -> None:
         """Note it."""
@@ -65,6 +68,10 @@ class GatedStorage(MemoryStorage):
         assert self.gate.acquire(timeout=30)
         if self.error is not None:
             raise self.error
+        if self.full:
+            self.full -= 1
+            self.close()
+            raise DiskFullError("no room")
         self.calls.append("sync")
 
 
@@ -81,7 +88,13 @@ class Bench:
         self.storage = GatedStorage()
         self.failures: list[Exception] = []
         self.done: list[int] = []
-        self.worker = StorageWorker(self.storage, self.reactor, self.failures.append)
+        self.full: list[bool] = []
+        self.worker = StorageWorker(
+            self.storage,
+            self.reactor,
+            self.failures.append,
+            on_full=self.full.append,
+        )
 
     def persist(
         self, number: int, entries: Sequence[Entry] = (), term: int | None = None
@@ -151,6 +164,19 @@ class ThreadTests:
         bench.turn_until(lambda: bench.done)
         assert not bench.storage.calls
 
+    def test_the_last_call_finds_everything_synced(self, bench: Bench) -> None:
+        """It closes the storage, which forgets what is not durable."""
+        bench.persist(0, [entry(1)])
+        assert bench.storage.is_syncing.wait(30)
+        bench.persist(1, [entry(2)])
+        closed: list[Any] = []
+        note = lambda: bench.storage.calls.append("close")  # noqa: E731 - one word
+        bench.worker.call(note, is_last=True).addBoth(closed.append)
+        bench.storage.gate.release(2)
+        bench.turn_until(lambda: closed)
+        assert bench.storage.calls[2:] == ["append 2-2", "sync", "close"]
+        assert bench.done == [0, 1]
+
     def test_calls_see_the_writes_before_them(self, bench: Bench) -> None:
         """A call runs after the earlier requests; its error is its caller's."""
         bench.storage.gate.release(10)
@@ -189,6 +215,38 @@ class ThreadTests:
         bench.persist(1, [entry(2)])
         bench.turn_until(lambda: len(bench.done) == 2)
         assert sequels == [[]]
+
+    def test_a_full_disk_is_tried_again(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The thread repeats the whole batch until there is room for it."""
+        monkeypatch.setattr(worker, "RETRY_INTERVAL", 0.001)
+        bench.storage.full = 5
+        bench.storage.gate.release(100)
+        bench.persist(0, [entry(1)], term=3)
+        bench.turn_until(lambda: bench.done)
+        assert bench.full == [True, False]
+        assert bench.storage.calls == [*["save 3", "append 1-1"] * 6, "sync"]
+        assert bench.storage.last_index() == 1
+
+    def test_a_full_disk_does_not_hold_up_calls_or_the_stop(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Long before the next try, reads are served and the thread ends."""
+        monkeypatch.setattr(worker, "RETRY_INTERVAL", 1000.0)
+        bench.storage.full = 1
+        bench.storage.gate.release(100)
+        bench.persist(0, [entry(1)])
+        bench.turn_until(lambda: bench.full)
+        results: list[int] = []
+        bench.worker.call(bench.storage.last_index).addCallback(results.append)
+        bench.turn_until(lambda: results)
+        assert results == [0]
+        bench.worker.stop()
+        assert bench.worker.thread is not None
+        bench.worker.thread.join(30)
+        assert not bench.worker.thread.is_alive()
+        assert bench.done == []
 
     def test_stop_serves_what_came_before(self, bench: Bench) -> None:
         """What was requested before the end of service is still served."""

@@ -2,22 +2,25 @@
 Storage in an LMDB environment, ``raft.lmdb/``, with two named databases.
 
 ``entries``
-    Index → CRC-32, term, kind, command.
+    Index (8 bytes, big-endian, so that keys sort as indexes do) → the entry.
 ``state``
-    ``hard_state`` → CRC-32, term and, after a 1 if there is one, the vote.
+    ``hard_state`` → the hard state; ``extent`` → what was dropped, and where
+    memberships stand.
 
-The file ``FORMAT`` beside LMDB's own is the version of all this.  The
-directory is made under another name, so that it is there whole or not at all.
-
-Numbers are big-endian, so that keys sort as indexes do: 8 bytes for an index
-or a term, 4 for a CRC-32, 1 for a kind.  :func:`_entry_crc` and
-:func:`_pack_hard_state` say what a CRC-32 covers; LMDB itself checks nothing.
+The values are the records of :mod:`~adapters.storage.records`; LMDB itself
+checks nothing.  The file ``FORMAT`` beside LMDB's own is the version of all
+this.  The directory is made under another name, so that it is there whole or
+not at all.
 
 Whatever is written between two calls of :meth:`LMDBStorage.sync` is one
 transaction.  Its commit is the sync: LMDB syncs the pages, then writes through
 to the disk which of them count.  Until then the writes are kept in memory as
 well, because a map that is full can only grow between transactions, and the
 one that filled it has to be done again.
+
+A compaction moves the base and is done; entries below the base count no more.
+They are deleted bit by bit, with the next syncs, so that no append has to wait
+for a million of them.  LMDB uses their pages again.
 """
 
 from __future__ import annotations
@@ -26,34 +29,36 @@ import os
 import shutil
 import struct
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 import lmdb
 
-from consensus.core.values import Entry, HardState
-from consensus.errors import CompactedError, Finding, StorageError
-from consensus.interfaces import Storage
+from adapters.storage import records
+from adapters.storage.records import FORMAT, REMEDY, Extent, sync_file
+from consensus.core.values import HardState
+from consensus.errors import DiskFullError, Finding, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    from consensus.core.values import LogIndex, Term
+    from adapters.storage.records import Record
+    from consensus.core.values import Entry, LogIndex, Term
 
 _DIRECTORY = "raft.lmdb"
 _DRAFT = "raft.lmdb.new"
-_FORMAT = 1
-_FIRST_INDEX = 1
 _MIB = 1024 * 1024
-_REMEDY = "check the disk, then replace this server: its copy cannot be trusted"
+
+#: How many dropped entries a sync deletes; more when it has added more.
+_SWEEP = 1000
 
 _FORMAT_FILE = "FORMAT"
 _DATA_FILE = "data.mdb"
 _ENTRIES = b"entries"
 _STATE = b"state"
 _HARD_STATE_KEY = b"hard_state"
+_EXTENT_KEY = b"extent"
 
 # 64 TiB: a process on a common 64-bit machine can address twice as much.
 _MOST_MAP_MIB = 2**26
@@ -62,39 +67,8 @@ _MOST_MAP_MIB = 2**26
 _MAGIC = struct.Struct("=16xI")
 _MAGIC_NUMBER = 0xBEEFC0DE
 
-_HEAD = struct.Struct(">IqB")
-_CRC = struct.Struct(">I")
 _NUMBER = struct.Struct(">q")
 _key = _NUMBER.pack
-_pack_head = _HEAD.pack
-_pack_summed = struct.Struct(">qqB").pack
-
-
-def _entry_crc(index: LogIndex, term: Term, kind: int, command: bytes) -> int:
-    """Return the CRC-32 of index, term (8 bytes each), kind (1) and command."""
-    return crc32(command, crc32(_pack_summed(index, term, kind)))
-
-
-def _pack_hard_state(hard_state: HardState) -> bytes:
-    """Return the value of ``hard_state``: the CRC-32 of the rest, and the rest."""
-    voted = b"" if hard_state.vote is None else b"\x01" + hard_state.vote.encode()
-    body = _NUMBER.pack(hard_state.term) + voted
-    return _CRC.pack(crc32(body)) + body
-
-
-def _unpack_hard_state(value: bytes) -> HardState:
-    """
-    Return what :func:`_pack_hard_state` packed.
-
-    Raises:
-        ValueError: *value* is not what it was.
-    """
-    body = value[_CRC.size :]
-    if len(body) < _NUMBER.size or value[: _CRC.size] != _CRC.pack(crc32(body)):
-        raise ValueError("the CRC-32 is another")
-    (term,) = _NUMBER.unpack_from(body)
-    voted = body[_NUMBER.size :]
-    return HardState(term, voted[1:].decode() if voted else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +84,7 @@ class LMDBOptions:
     map_mib: int = 1024
 
 
-class LMDBStorage(Storage):
+class LMDBStorage(records.RecordStorage):
     """A log in an LMDB environment; see the module for its format."""
 
     Options = LMDBOptions
@@ -122,7 +96,10 @@ class LMDBStorage(Storage):
         self._transaction: lmdb.Transaction | None = None
         self._unsynced: list[Callable[[lmdb.Transaction], None]] = []
         self._path = Path(_DIRECTORY)
-        self._last = 0
+        #: How many entries were added since the last sync.
+        self._added = 0
+        #: Whether entries below the base may be left.
+        self._has_dropped = False
 
     @classmethod
     def check(cls, options: LMDBOptions, directory: Path) -> Iterable[Finding]:
@@ -144,14 +121,14 @@ class LMDBStorage(Storage):
         with _driver_errors(self._path, "open"):
             if not self._path.exists():
                 _make_environment(self._path)
-            _sync(directory)
+            sync_file(directory)
             self._environment = _open(self._path, self.options.map_mib * _MIB)
         try:
             with self._using("open") as environment:
                 self._prepare(environment)
             # What a vote or an election needs first has to be there.
             self.hard_state()
-            self.term(self._last)
+            self.term(self._extent.last_index)
         except BaseException:
             self.close()
             raise
@@ -160,19 +137,14 @@ class LMDBStorage(Storage):
         """Return what stands under ``hard_state``."""
         with self._reading("read the term and vote") as transaction:
             value = transaction.get(_HARD_STATE_KEY, db=self._state)
-        if value is None:
-            return HardState()
-        try:
-            return _unpack_hard_state(bytes(value))
-        except ValueError as error:
-            message = f"{self._path}: the term and vote are damaged; {_REMEDY}"
-            raise StorageError(message) from error
+        value = None if value is None else bytes(value)
+        return records.unpack_hard_state(self._path, value)
 
     def save_hard_state(self, hard_state: HardState) -> None:
         """Replace what stands under ``hard_state``."""
 
         def put(transaction: lmdb.Transaction) -> None:
-            value = _pack_hard_state(hard_state)
+            value = records.pack_hard_state(hard_state)
             transaction.put(_HARD_STATE_KEY, value, db=self._state)
 
         self._write("save the term and vote", put)
@@ -180,8 +152,10 @@ class LMDBStorage(Storage):
     def append(self, entries: Sequence[Entry]) -> None:
         """Put *entries* after deleting what they replace."""
         with _driver_errors(self._path, "append"):
-            items = _items(entries, self._last)
-        replaced = range(entries[0].index, self._last + 1)
+            self._extent.check_append(entries)
+            items = [(_key(e.index), records.pack_entry(e)) for e in entries]
+        old, new = self._extent, self._extent.appended(entries)
+        replaced = range(entries[0].index, old.last_index + 1)
 
         def put(transaction: lmdb.Transaction) -> None:
             for index in replaced:
@@ -191,55 +165,87 @@ class LMDBStorage(Storage):
             # LMDB leaves out, and says nothing, what is not behind the last key.
             if added < len(items):
                 raise lmdb.KeyExistsError("there are keys behind the last entry")
+            if not new.has_same_record(old):
+                transaction.put(_EXTENT_KEY, new.pack(), db=self._state)
 
         self._write("append", put)
-        self._last = entries[-1].index
+        self._extent = new
+        self._added += len(entries)
 
     def entries(
         self, first: LogIndex, last: LogIndex, max_bytes: int
     ) -> Sequence[Entry]:
         """Read values until *max_bytes* are full, checking each."""
-        if first < _FIRST_INDEX:
-            raise CompactedError(_FIRST_INDEX)
-        if last > self._last:
-            message = f"entry {last} is beyond the last, {self._last}"
-            raise StorageError(message)
+        self._extent.check_range(first, last)
         with self._reading(f"read entries {first} to {last}") as transaction:
-            cursor = transaction.cursor(self._entries)
-            return self._intact(cursor, range(first, last + 1), max_bytes)
+            found = _stored(transaction.cursor(self._entries), first, last)
+            return records.checked(self._path, found, first, last, max_bytes)
 
-    def term(self, index: LogIndex) -> Term:
-        """Read the entry at *index*, so that it is checked as well."""
-        if index == 0:
-            return 0
-        return self.entries(index, index, 0)[0].term
+    def compact(self, index: LogIndex, term: Term) -> None:
+        """Move the base; delete entries above it only if they go as well."""
+        if index < self._extent.first_index:
+            return
+        old, new = self._extent, self._compacted(index, term)
+        gone = range(new.last_index + 1, old.last_index + 1)
 
-    def first_index(self) -> LogIndex:
-        """Return 1: nothing is ever compacted."""
-        return _FIRST_INDEX
+        def move(transaction: lmdb.Transaction) -> None:
+            for each in gone:
+                transaction.delete(_key(each), db=self._entries)
+            transaction.put(_EXTENT_KEY, new.pack(), db=self._state)
 
-    def last_index(self) -> LogIndex:
-        """Return the highest index, which is kept in memory."""
-        return self._last
+        self._write("compact", move)
+        self._extent = new
+        self._has_dropped = True
 
     def sync(self) -> None:
-        """Commit; close the environment for good if that fails."""
+        """
+        Commit; close the environment for good if that fails.
+
+        On a full disk it stays open, without what was to be committed: none
+        of the pages counts that LMDB has written, and it will write all of
+        them once more.
+        """
         with self._using("sync") as environment:
             if not self._unsynced:
                 return
             try:
-                self._do(environment, lambda transaction: transaction.commit())
+                self._do(environment, self._commit)
+            except (lmdb.DiskError, DiskFullError):
+                raise
             except BaseException:
                 # A second try might succeed without the pages that are lost.
                 self.close()
                 raise
             self._transaction = None
             self._unsynced.clear()
+            self._synced = self._extent
+            self._added = 0
+
+    def _commit(self, transaction: lmdb.Transaction) -> None:
+        """Delete some entries below the base, more than were added; commit."""
+        has_dropped = self._has_dropped
+        if has_dropped:
+            most = max(_SWEEP, 2 * self._added)
+            has_dropped = self._sweep(transaction.cursor(self._entries), most)
+        transaction.commit()
+        self._has_dropped = has_dropped
+
+    def _sweep(self, cursor: lmdb.Cursor, most: int) -> bool:
+        """Delete *most* entries below the base; return whether some may be left."""
+        for _ in range(most):
+            # Not next(): where a page is damaged, that kills the process.
+            if not cursor.first():
+                return False
+            index: int
+            (index,) = _NUMBER.unpack(cursor.key())
+            if index > self._extent.base_index:
+                return False
+            cursor.delete()
+        return True
 
     def close(self) -> None:
         """Close the environment, which undoes what is not committed."""
-        self._abort()
-        self._unsynced.clear()
+        self._forget()
         environment, self._environment = self._environment, None
         if environment is not None:
             environment.close()
@@ -276,7 +282,8 @@ class LMDBStorage(Storage):
         """
         Do *step* in the open transaction; let the map grow until it fits.
 
-        If it fails, the next transaction repeats what there was before it.
+        If it fails, the next transaction repeats what there was before it;
+        only a full disk undoes everything since the last sync.
         """
         while True:
             try:
@@ -284,6 +291,9 @@ class LMDBStorage(Storage):
             except lmdb.MapFullError:
                 self._abort()
                 self._enlarge(environment)
+            except lmdb.DiskError:
+                self._forget()
+                raise
             except BaseException:
                 self._abort()
                 raise
@@ -305,11 +315,19 @@ class LMDBStorage(Storage):
             with suppress(lmdb.Error):
                 transaction.abort()
 
+    def _forget(self) -> None:
+        """Undo everything since the last sync."""
+        self._abort()
+        self._unsynced.clear()
+        self._extent = self._synced
+        self._added = 0
+
     def _enlarge(self, environment: lmdb.Environment) -> None:
         size = environment.info()["map_size"]
         if size >= _MOST_MAP_MIB * _MIB:
+            self._forget()
             message = f"{self._path}: the map of {size} bytes cannot grow"
-            raise StorageError(message)
+            raise DiskFullError(message)
         try:
             environment.set_mapsize(2 * size)
         except BaseException:
@@ -326,44 +344,31 @@ class LMDBStorage(Storage):
         environment.reader_check()
         self._entries = environment.open_db(_ENTRIES, create=False)
         self._state = environment.open_db(_STATE, create=False)
-        self._last = self._find_last(environment)
+        self._extent = self._synced = self._find_extent(environment)
 
-    def _find_last(self, environment: lmdb.Environment) -> LogIndex:
+    def _find_extent(self, environment: lmdb.Environment) -> Extent:
         with environment.begin(self._entries) as transaction:
+            value = transaction.get(_EXTENT_KEY, db=self._state)
+            extent = Extent.unpack(self._path, None if value is None else bytes(value))
             count: int = transaction.stat(self._entries)["entries"]
             cursor = transaction.cursor()
-            last: int = _NUMBER.unpack(cursor.key())[0] if cursor.last() else 0
-        if last != count:
-            message = f"{self._path}: {count} of {last} entries are there; {_REMEDY}"
+            if not cursor.first():
+                return extent
+            oldest: int = _NUMBER.unpack(cursor.key())[0]
+            cursor.last()
+            last: int = _NUMBER.unpack(cursor.key())[0]
+        if count != last - oldest + 1:
+            message = (
+                f"{self._path}: {count} of the entries {oldest} to {last} are there;"
+                f" {REMEDY}"
+            )
             raise StorageError(message)
-        return last
-
-    def _intact(
-        self, cursor: lmdb.Cursor, indexes: Iterable[LogIndex], max_bytes: int
-    ) -> list[Entry]:
-        found: list[Entry] = []
-        size = 0
-        for index in indexes:
-            # Not next(): where a page is damaged, that kills the process.
-            if not cursor.set_key(_key(index)):
-                raise StorageError(self._damage(index, "missing"))
-            value = bytes(cursor.value())
-            command = value[_HEAD.size :]
-            size += len(command)
-            try:
-                crc, term, kind = _HEAD.unpack_from(value)
-                intact = crc == _entry_crc(index, term, kind, command)
-            except struct.error:
-                intact = False
-            if not intact:
-                raise StorageError(self._damage(index, "damaged"))
-            if found and size > max_bytes:
-                return found
-            found.append(Entry(index, term, kind, command))
-        return found
-
-    def _damage(self, index: LogIndex, what: str) -> str:
-        return f"{self._path}: entry {index} is {what}; {_REMEDY}"
+        self._has_dropped = oldest <= extent.base_index
+        if last <= extent.base_index:
+            return extent
+        if oldest > extent.first_index:
+            raise StorageError(records.missing_entry(self._path, extent.first_index))
+        return replace(extent, last_index=last)
 
 
 @contextmanager
@@ -373,6 +378,8 @@ def _driver_errors(path: Path, doing: str) -> Iterator[None]:
         yield
     except (lmdb.Error, OSError, OverflowError, struct.error) as error:
         message = f"{path}: cannot {doing}: {error}"
+        if isinstance(error, lmdb.DiskError):
+            raise DiskFullError(message) from error
         raise StorageError(message) from error
 
 
@@ -405,10 +412,13 @@ def _make_environment(path: Path) -> None:
         environment.begin(write=True) as transaction,
     ):
         environment.open_db(_ENTRIES, txn=transaction)
-        environment.open_db(_STATE, txn=transaction)
-    (draft / _FORMAT_FILE).write_text(f"{_FORMAT}\n")
-    _sync(draft / _FORMAT_FILE)
-    _sync(draft)
+        state = environment.open_db(_STATE, txn=transaction)
+        transaction.put(_EXTENT_KEY, Extent().pack(), db=state)
+        hard_state = records.pack_hard_state(HardState())
+        transaction.put(_HARD_STATE_KEY, hard_state, db=state)
+    (draft / _FORMAT_FILE).write_text(f"{FORMAT}\n")
+    sync_file(draft / _FORMAT_FILE)
+    sync_file(draft)
     draft.rename(path)
 
 
@@ -425,32 +435,12 @@ def _lengthen(file: Path, environment: lmdb.Environment) -> None:
         os.truncate(file, size)
 
 
-def _items(entries: Sequence[Entry], last: LogIndex) -> list[tuple[bytes, bytes]]:
-    """Return *entries* as items, or refuse them as no continuation of *last*."""
-    if not entries:
-        raise StorageError("nothing to append")
-    expected = entries[0].index
-    if not _FIRST_INDEX <= expected <= last + 1:
-        message = f"entry {expected} does not follow {last}"
-        raise StorageError(message)
-    items = []
-    for entry in entries:
-        index, term, kind, command = entry.index, entry.term, entry.kind, entry.command
-        if index != expected:
-            message = f"entry {index} stands in the place of {expected}"
-            raise StorageError(message)
-        crc = _entry_crc(index, term, kind, command)
-        items.append((_key(index), _pack_head(crc, term, kind) + command))
-        expected += 1
-    return items
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _stored(cursor: lmdb.Cursor, first: LogIndex, last: LogIndex) -> Iterator[Record]:
+    for index in range(first, last + 1):
+        # Not next(): where a page is damaged, that kills the process.
+        if not cursor.set_key(_key(index)):
+            return
+        yield records.split_entry(index, bytes(cursor.value()))
 
 
 def _look_at_files(path: Path) -> Iterator[Finding]:
@@ -466,7 +456,7 @@ def _look_at_files(path: Path) -> Iterator[Finding]:
     except FileNotFoundError:
         return
     except (OSError, UnicodeError) as error:
-        yield _refusal("storage.E101", f"{path} cannot be read: {error}", _REMEDY)
+        yield _refusal("storage.E101", f"{path} cannot be read: {error}", REMEDY)
         return
     if _FORMAT_FILE not in names:
         yield _refusal(
@@ -474,18 +464,14 @@ def _look_at_files(path: Path) -> Iterator[Finding]:
             f"{path} has no {_FORMAT_FILE}: it belongs to another program",
             "give the server a data directory of its own",
         )
-    elif version != str(_FORMAT):
-        yield _refusal(
-            "storage.E103",
-            f"{path} has format {version or '?'}; this release reads {_FORMAT}",
-            "run the release that wrote it",
-        )
+    elif findings := list(records.look_at_format(path, version)):
+        yield from findings
     elif _DATA_FILE not in names:
         message = f"{path}/{_DATA_FILE} is gone, but {_FORMAT_FILE} is still there"
-        yield _refusal("storage.E104", message, _REMEDY)
+        yield _refusal("storage.E104", message, REMEDY)
     elif len(header) < _MAGIC.size or _MAGIC.unpack(header) != (_MAGIC_NUMBER,):
         message = f"{path}/{_DATA_FILE} is not an LMDB database"
-        yield _refusal("storage.E101", message, _REMEDY)
+        yield _refusal("storage.E101", message, REMEDY)
 
 
 def _content(file: Path, names: Collection[str]) -> bytes:

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from consensus.core.values import Entry, HardState
-from consensus.errors import CompactedError, StorageError
+from adapters.storage.records import Extent
+from consensus.core.values import HardState
 from consensus.interfaces import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from consensus.core.values import LogIndex, Term
-
-_FIRST_INDEX = 1
+    from consensus.core.values import Entry, LogIndex, Term
 
 
 class MemoryStorage(Storage):
@@ -32,6 +30,7 @@ class MemoryStorage(Storage):
         """Keep *options*; begin empty."""
         super().__init__(options)
         self._entries: list[Entry] = []
+        self._extent = Extent()
         self._hard_state = HardState()
 
     def open(self, directory: Path) -> None:  # noqa: ARG002 - nothing is in it
@@ -48,26 +47,19 @@ class MemoryStorage(Storage):
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Keep *entries* until :meth:`close`."""
-        if not entries:
-            raise StorageError("nothing to append")
-        first = entries[0].index
-        if not _FIRST_INDEX <= first <= self.last_index() + 1:
-            message = f"entry {first} does not follow {self.last_index()}"
-            raise StorageError(message)
-        for expected, entry in enumerate(entries, first):
-            if entry.index != expected:
-                message = f"entry {entry.index} stands in the place of {expected}"
-                raise StorageError(message)
-        self._entries[first - _FIRST_INDEX :] = entries
+        self._extent.check_append(entries)
+        self._entries[entries[0].index - self._extent.first_index :] = entries
+        self._extent = self._extent.appended(entries)
 
     def entries(
         self, first: LogIndex, last: LogIndex, max_bytes: int
     ) -> Sequence[Entry]:
         """Return the very entries that were appended."""
-        self._check_bounds(first, last)
+        self._extent.check_range(first, last)
+        begin = self._extent.first_index
         found: list[Entry] = []
         size = 0
-        for entry in self._entries[first - _FIRST_INDEX : last]:
+        for entry in self._entries[first - begin : last - begin + 1]:
             size += len(entry.command)
             if found and size > max_bytes:
                 break
@@ -76,18 +68,32 @@ class MemoryStorage(Storage):
 
     def term(self, index: LogIndex) -> Term:
         """Return the term of the entry at *index*."""
-        if index == 0:
-            return 0
-        self._check_bounds(index, index)
-        return self._entries[index - _FIRST_INDEX].term
+        if index == self._extent.base_index:
+            return self._extent.base_term
+        self._extent.check_range(index, index)
+        return self._entries[index - self._extent.first_index].term
 
     def first_index(self) -> LogIndex:
-        """Return 1: nothing is ever compacted."""
-        return _FIRST_INDEX
+        """Return the index of the first entry in the list."""
+        return self._extent.first_index
 
     def last_index(self) -> LogIndex:
-        """Return how many entries there are."""
-        return len(self._entries)
+        """Return the index of the last entry in the list."""
+        return self._extent.last_index
+
+    def compact(self, index: LogIndex, term: Term) -> None:
+        """Drop the beginning of the list."""
+        extent = self._extent
+        if index < extent.first_index:
+            return
+        keeps = index <= extent.last_index and self.term(index) == term
+        dropped = index - extent.base_index if keeps else len(self._entries)
+        del self._entries[:dropped]
+        self._extent = extent.compacted(index, term, keeps=keeps)
+
+    def membership_indexes(self) -> Sequence[LogIndex]:
+        """Return what the appends have noted."""
+        return self._extent.memberships
 
     def sync(self) -> None:
         """Return at once: there is nothing to wait for."""
@@ -95,11 +101,5 @@ class MemoryStorage(Storage):
     def close(self) -> None:
         """Forget everything."""
         self._entries = []
+        self._extent = Extent()
         self._hard_state = HardState()
-
-    def _check_bounds(self, first: LogIndex, last: LogIndex) -> None:
-        if first < _FIRST_INDEX:
-            raise CompactedError(_FIRST_INDEX)
-        if last > self.last_index():
-            message = f"entry {last} is beyond the last, {self.last_index()}"
-            raise StorageError(message)

@@ -1,57 +1,62 @@
 """
 Storage in a RocksDB database, ``raft.rocksdb/``: a key for each entry.
 
-``e`` + index
-    CRC-32, term, kind, command.
+``e`` + index (8 bytes, big-endian, so that keys sort as indexes do)
+    The entry.
 ``h``
-    CRC-32, term and, after a 1 if there is one, the vote.
+    The hard state.
+``x``
+    The extent: what was dropped, and where memberships stand.
 
-The file ``FORMAT`` beside RocksDB's own is the version of all this.
+The values are the records of :mod:`~adapters.storage.records`; RocksDB's own
+checksums would not notice a whole value under the wrong key.  The file
+``FORMAT`` beside RocksDB's own is the version of all this.  ``h`` and ``x``
+sort after the entries: before them, every table would overlap with every
+other, and RocksDB would rewrite the whole log again and again.
 
-Numbers are big-endian, so that keys sort as indexes do: 8 bytes for an index
-or a term, 4 for a CRC-32, 1 for a kind.  :func:`_entry_crc` and
-:func:`_pack_hard_state` say what a CRC-32 covers; RocksDB's own checksums
-would not notice a whole value under the wrong key.  ``h`` sorts after the
-entries: before them, every table would overlap with every other, and RocksDB
-would rewrite the whole log again and again.
+What is written between two calls of :meth:`RocksDBStorage.sync` waits in
+memory, where reads look first.  The sync writes it as one atomic batch to
+RocksDB's write-ahead log, and then syncs that log.  The two are apart because
+rocksdict holds the interpreter's lock in ``write``, but not in ``flush_wal``,
+and the sync is what takes long.
 
-An append is one atomic batch in RocksDB's write-ahead log, and a sync syncs
-that log.  The two are apart because rocksdict holds the interpreter's lock in
-``write``, but not in ``flush_wal``, and the sync is what takes long.
+A compaction is a range deletion, whatever its size.  RocksDB gives the space
+back when it next merges the tables that have the range.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 import rocksdict
 
-from consensus.core.values import Entry, HardState
-from consensus.errors import CompactedError, Finding, StorageError
-from consensus.interfaces import Storage
+from adapters.storage import records
+from adapters.storage.records import FORMAT, REMEDY, Extent, sync_file
+from consensus.core.values import HardState
+from consensus.errors import DiskFullError, Finding, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
 
-    from consensus.core.values import LogIndex, Term
+    from adapters.storage.records import Record
+    from consensus.core.values import Entry, LogIndex, Term
 
 _DIRECTORY = "raft.rocksdb"
-_FORMAT = 1
-_FIRST_INDEX = 1
 _MIB = 1024 * 1024
-_REMEDY = "check the disk, then replace this server: its copy cannot be trusted"
 
 _FORMAT_FILE = "FORMAT"
 _FORMAT_DRAFT = "FORMAT.new"
 _HARD_STATE_KEY = b"h"
+_EXTENT_KEY = b"x"
 _LAST_POSSIBLE_INDEX = 2**63 - 1
+
+# rocksdict has one class for all errors; this is the system's word for ENOSPC.
+_FULL = "No space left on device"
 
 # How much text RocksDB may leave in its own files named LOG.
 _INFO_LOGS = 2
@@ -65,43 +70,11 @@ _TABLES_BEFORE_SLOWDOWN = 64
 _TABLES_BEFORE_STOP = 128
 
 _KEY = struct.Struct(">cq")
-_HEAD = struct.Struct(">IqB")
-_CRC = struct.Struct(">I")
-_TERM = struct.Struct(">q")
 _pack_key = _KEY.pack
-_pack_head = _HEAD.pack
-_pack_summed = struct.Struct(">qqB").pack
 
 
 def _key(index: LogIndex) -> bytes:
     return _pack_key(b"e", index)
-
-
-def _entry_crc(index: LogIndex, term: Term, kind: int, command: bytes) -> int:
-    """Return the CRC-32 of index, term (8 bytes each), kind (1) and command."""
-    return crc32(command, crc32(_pack_summed(index, term, kind)))
-
-
-def _pack_hard_state(hard_state: HardState) -> bytes:
-    """Return the value of ``h``, which begins with the CRC-32 of the rest."""
-    voted = b"" if hard_state.vote is None else b"\x01" + hard_state.vote.encode()
-    body = _TERM.pack(hard_state.term) + voted
-    return _CRC.pack(crc32(body)) + body
-
-
-def _unpack_hard_state(value: bytes) -> HardState:
-    """
-    Return what :func:`_pack_hard_state` packed.
-
-    Raises:
-        ValueError: *value* is not what it was.
-    """
-    body = value[_CRC.size :]
-    if len(body) < _TERM.size or value[: _CRC.size] != _CRC.pack(crc32(body)):
-        raise ValueError("the CRC-32 is another")
-    (term,) = _TERM.unpack_from(body)
-    voted = body[_TERM.size :]
-    return HardState(term, voted[1:].decode() if voted else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +93,7 @@ class RocksDBOptions:
     cache_mib: int = 8
 
 
-class RocksDBStorage(Storage):
+class RocksDBStorage(records.RecordStorage):
     """A log in a RocksDB database; see the module for its format."""
 
     Options = RocksDBOptions
@@ -130,7 +103,10 @@ class RocksDBStorage(Storage):
         super().__init__(options)
         self._database: rocksdict.Rdict | None = None
         self._path = Path(_DIRECTORY)
-        self._last = 0
+        #: What is not synced: the end of the log, and the term and vote.
+        self._tail: list[Entry] = []
+        self._values: list[bytes] = []
+        self._new_hard_state: HardState | None = None
 
     @classmethod
     def check(cls, options: RocksDBOptions, directory: Path) -> Iterable[Finding]:
@@ -156,10 +132,11 @@ class RocksDBStorage(Storage):
                 str(self._path), _database_options(self.options)
             )
         try:
-            self._last = self._find_last()
+            self._forget()
+            self._extent = self._synced = self._find_extent()
             # What a vote or an election needs first has to be there.
             self.hard_state()
-            self.term(self._last)
+            self.term(self._extent.last_index)
         except BaseException:
             self.close()
             raise
@@ -167,68 +144,95 @@ class RocksDBStorage(Storage):
     def hard_state(self) -> HardState:
         """Return what stands under ``h``."""
         with self._using("read the term and vote") as database:
+            if self._new_hard_state is not None:
+                return self._new_hard_state
             value = database.get(_HARD_STATE_KEY)
-        if value is None:
-            return HardState()
-        try:
-            return _unpack_hard_state(value)
-        except ValueError as error:
-            message = f"{self._path}: the term and vote are damaged; {_REMEDY}"
-            raise StorageError(message) from error
+        return records.unpack_hard_state(self._path, value)
 
     def save_hard_state(self, hard_state: HardState) -> None:
-        """Replace what stands under ``h``."""
-        with self._using("save the term and vote") as database:
-            database.put(_HARD_STATE_KEY, _pack_hard_state(hard_state))
+        """Keep it for the sync."""
+        with self._using("save the term and vote"):
+            records.pack_hard_state(hard_state)
+            self._new_hard_state = hard_state
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Put *entries* and delete what is left of the suffix, in one batch."""
-        with self._using("append") as database:
-            batch = _batch(entries, self._last)
-            last = entries[-1].index
-            if last < self._last:
-                batch.delete_range(_key(last + 1), _key(self._last + 1))
-            database.write(batch)
-        self._last = last
+        """Keep them for the sync, in the place of what they replace."""
+        with self._using("append"):
+            self._extent.check_append(entries)
+            values = [records.pack_entry(entry) for entry in entries]
+            if self._tail:
+                kept = max(entries[0].index - self._tail[0].index, 0)
+                del self._tail[kept:], self._values[kept:]
+            self._tail += entries
+            self._values += values
+            self._extent = self._extent.appended(entries)
 
     def entries(
         self, first: LogIndex, last: LogIndex, max_bytes: int
     ) -> Sequence[Entry]:
         """Read values until *max_bytes* are full, checking each."""
-        if first < _FIRST_INDEX:
-            raise CompactedError(_FIRST_INDEX)
-        if last > self._last:
-            message = f"entry {last} is beyond the last, {self._last}"
-            raise StorageError(message)
-        with (
-            self._using(f"read entries {first} to {last}") as database,
-            closing(_items(database, first, last)) as items,
-        ):
-            return self._intact(items, first, last, max_bytes)
+        self._extent.check_range(first, last)
+        with self._using(f"read entries {first} to {last}") as database:
+            begin = self._tail[0].index if self._tail else last + 1
+            found: list[Entry] = []
+            if first < begin:
+                stored = min(last, begin - 1)
+                with closing(_items(database, first, stored)) as items:
+                    found = records.checked(self._path, items, first, stored, max_bytes)
+                if found[-1].index < stored:
+                    return found
+            size = sum(len(entry.command) for entry in found)
+            for entry in self._tail[max(first - begin, 0) : max(last - begin + 1, 0)]:
+                size += len(entry.command)
+                if found and size > max_bytes:
+                    break
+                found.append(entry)
+            return found
 
-    def term(self, index: LogIndex) -> Term:
-        """Read the entry at *index*, so that it is checked as well."""
-        if index == 0:
-            return 0
-        return self.entries(index, index, 0)[0].term
-
-    def first_index(self) -> LogIndex:
-        """Return 1: nothing is ever compacted."""
-        return _FIRST_INDEX
-
-    def last_index(self) -> LogIndex:
-        """Return the highest index, which is kept in memory."""
-        return self._last
+    def compact(self, index: LogIndex, term: Term) -> None:
+        """Have the sync delete a range; only the base moves now."""
+        if index < self._extent.first_index:
+            return
+        extent = self._compacted(index, term)
+        with self._using("compact"):
+            extent.pack()
+            if extent.last_index == index:
+                gone = len(self._tail)
+            else:
+                gone = sum(entry.index <= index for entry in self._tail)
+            del self._tail[:gone], self._values[:gone]
+            self._extent = extent
 
     def sync(self) -> None:
-        """Sync the write-ahead log; close the database for good if that fails."""
+        """
+        Write what waits, sync the write-ahead log; close for good on failure.
+
+        On a full disk the database stays open, without what was waiting.  It
+        takes writes again by itself, some seconds after there is room: it
+        looks every five.  What was written of the batch is no whole record,
+        and its next start would leave it out.
+        """
         with self._using("sync") as database:
+            if not self._is_waiting():
+                return
+            try:
+                database.write(self._batch())
+            except Exception as error:
+                if _is_full(error):
+                    self._forget()
+                else:
+                    self.close()
+                raise
             try:
                 database.flush_wal(sync=True)
-            except Exception:
-                # A second try might succeed without the pages that are lost.
+            except Exception as error:
+                # A second try might succeed without the pages that are lost,
+                # whatever the reason; so this is never a mere full disk.
                 self.close()
-                raise
+                message = f"{self._path}: cannot sync: {error}"
+                raise StorageError(message) from error
+            self._synced = self._extent
+            self._forget()
 
     def close(self) -> None:
         """Close the database; RocksDB moves what it has in memory to a table."""
@@ -238,6 +242,35 @@ class RocksDBStorage(Storage):
             with suppress(Exception):
                 database.close()
 
+    def _is_waiting(self) -> bool:
+        return (
+            bool(self._tail)
+            or self._new_hard_state is not None
+            or self._extent != self._synced
+        )
+
+    def _forget(self) -> None:
+        """Have nothing wait for a sync."""
+        self._tail, self._values = [], []
+        self._new_hard_state = None
+        self._extent = self._synced
+
+    def _batch(self) -> rocksdict.WriteBatch:
+        """Return what waits, as one batch: first what goes, then what comes."""
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        old, new = self._synced, self._extent
+        if new.base_index > old.base_index:
+            batch.delete_range(_key(old.first_index), _key(new.first_index))
+        if new.last_index < old.last_index:
+            batch.delete_range(_key(new.last_index + 1), _key(old.last_index + 1))
+        for entry, value in zip(self._tail, self._values, strict=True):
+            batch.put(_key(entry.index), value)
+        if self._new_hard_state is not None:
+            batch.put(_HARD_STATE_KEY, records.pack_hard_state(self._new_hard_state))
+        if not new.has_same_record(old):
+            batch.put(_EXTENT_KEY, new.pack())
+        return batch
+
     @contextmanager
     def _using(self, doing: str) -> Iterator[rocksdict.Rdict]:
         if self._database is None:
@@ -246,49 +279,27 @@ class RocksDBStorage(Storage):
         with _driver_errors(self._path, doing):
             yield self._database
 
-    def _find_last(self) -> LogIndex:
+    def _find_extent(self) -> Extent:
         with self._using("open") as database:
+            value = database.get(_EXTENT_KEY)
             key = _last_key(database)
+            if value is None and key is None and _HARD_STATE_KEY not in database:
+                # New, or killed before this was done.
+                batch = rocksdict.WriteBatch(raw_mode=True)
+                batch.put(_HARD_STATE_KEY, records.pack_hard_state(HardState()))
+                batch.put(_EXTENT_KEY, Extent().pack())
+                database.write(batch)
+                database.flush_wal(sync=True)
+                return Extent()
+            extent = Extent.unpack(self._path, value)
             if key is None:
-                return 0
+                return extent
             index: int
             _, index = _KEY.unpack(key)
-            if database.get(_key(_FIRST_INDEX)) is None:
-                raise StorageError(self._damage(_FIRST_INDEX, "missing"))
-            return index
-
-    def _intact(
-        self,
-        items: Iterable[tuple[Any, Any]],
-        first: LogIndex,
-        last: LogIndex,
-        max_bytes: int,
-    ) -> list[Entry]:
-        found: list[Entry] = []
-        expected = first
-        size = 0
-        for key, value in items:
-            if key != _key(expected):
-                break
-            command = value[_HEAD.size :]
-            size += len(command)
-            try:
-                crc, term, kind = _HEAD.unpack_from(value)
-                intact = crc == _entry_crc(expected, term, kind, command)
-            except struct.error:
-                intact = False
-            if not intact:
-                raise StorageError(self._damage(expected, "damaged"))
-            if found and size > max_bytes:
-                return found
-            found.append(Entry(expected, term, kind, command))
-            expected += 1
-        if expected <= last:
-            raise StorageError(self._damage(expected, "missing"))
-        return found
-
-    def _damage(self, index: LogIndex, what: str) -> str:
-        return f"{self._path}: entry {index} is {what}; {_REMEDY}"
+            if _key(extent.first_index) not in database:
+                missing = records.missing_entry(self._path, extent.first_index)
+                raise StorageError(missing)
+            return replace(extent, last_index=index)
 
 
 @contextmanager
@@ -300,7 +311,13 @@ def _driver_errors(path: Path, doing: str) -> Iterator[None]:
         raise
     except Exception as error:  # rocksdict has no narrower class
         message = f"{path}: cannot {doing}: {error}"
+        if _is_full(error):
+            raise DiskFullError(message) from error
         raise StorageError(message) from error
+
+
+def _is_full(error: Exception) -> bool:
+    return _FULL in str(error)
 
 
 def _database_options(options: RocksDBOptions) -> rocksdict.Options:
@@ -330,8 +347,15 @@ def _database_options(options: RocksDBOptions) -> rocksdict.Options:
 
 def _items(
     database: rocksdict.Rdict, first: LogIndex, last: LogIndex
-) -> Generator[tuple[Any, Any]]:
-    yield from islice(database.items(from_key=_key(first)), last - first + 1)
+) -> Generator[Record]:
+    items = islice(database.items(from_key=_key(first)), last - first + 1)
+    try:
+        for expected, (key, value) in enumerate(items, first):
+            if key != _key(expected):
+                return
+            yield records.split_entry(expected, value)
+    finally:
+        del items
 
 
 def _last_key(database: rocksdict.Rdict) -> bytes | None:
@@ -346,44 +370,16 @@ def _last_key(database: rocksdict.Rdict) -> bytes | None:
         del place
 
 
-def _batch(entries: Sequence[Entry], last: LogIndex) -> rocksdict.WriteBatch:
-    """Return *entries* as a batch, or refuse them as no continuation of *last*."""
-    if not entries:
-        raise StorageError("nothing to append")
-    expected = entries[0].index
-    if not _FIRST_INDEX <= expected <= last + 1:
-        message = f"entry {expected} does not follow {last}"
-        raise StorageError(message)
-    batch = rocksdict.WriteBatch(raw_mode=True)
-    for entry in entries:
-        index, term, kind, command = entry.index, entry.term, entry.kind, entry.command
-        if index != expected:
-            message = f"entry {index} stands in the place of {expected}"
-            raise StorageError(message)
-        crc = _entry_crc(index, term, kind, command)
-        batch.put(_key(index), _pack_head(crc, term, kind) + command)
-        expected += 1
-    return batch
-
-
 def _make_directory(path: Path) -> None:
     """Make *path* and its ``FORMAT``, durably, so that both are there or none."""
     path.mkdir(exist_ok=True)
     if not (path / _FORMAT_FILE).exists():
         draft = path / _FORMAT_DRAFT
-        draft.write_text(f"{_FORMAT}\n")
-        _sync(draft)
+        draft.write_text(f"{FORMAT}\n")
+        sync_file(draft)
         draft.replace(path / _FORMAT_FILE)
-    _sync(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_file(path)
+    sync_file(path.parent)
 
 
 def _look_at_files(path: Path) -> Iterator[Finding]:
@@ -401,7 +397,7 @@ def _look_at_files(path: Path) -> Iterator[Finding]:
         return
     except (OSError, UnicodeError) as error:
         message = f"{path} cannot be read: {error}"
-        yield Finding("storage.E101", message, _REMEDY, "data_dir")
+        yield Finding("storage.E101", message, REMEDY, "data_dir")
         return
     if _FORMAT_FILE not in names:
         if names - {_FORMAT_DRAFT}:
@@ -411,19 +407,14 @@ def _look_at_files(path: Path) -> Iterator[Finding]:
                 "give the server a data directory of its own",
                 "data_dir",
             )
-    elif version != str(_FORMAT):
-        yield Finding(
-            "storage.E103",
-            f"{path} has format {version or '?'}; this release reads {_FORMAT}",
-            "run the release that wrote it",
-            "data_dir",
-        )
+    elif findings := list(records.look_at_format(path, version)):
+        yield from findings
     elif "CURRENT" not in names and any(
         name.endswith((".log", ".sst")) for name in names
     ):
         yield Finding(
             "storage.E104",
             f"{path}/CURRENT is gone, but tables or logs are still there",
-            _REMEDY,
+            REMEDY,
             "data_dir",
         )

@@ -8,49 +8,60 @@ Datasette can open, also while the server runs.  Its tables:
     ``index`` (the primary key), ``term``, ``kind``, ``command``, ``crc``.
 ``hard_state``
     One row of ``id`` (always 1), ``term``, ``vote``, ``crc``.
+``extent``
+    One row of ``id`` (always 1), ``base_index`` and ``base_term`` of the last
+    dropped entry, ``last_index``, ``memberships`` (a JSON list of indexes),
+    ``crc``.
 ``meta``
     ``key`` and ``value``; the row ``format`` is the version of all this, for
     people.  The server reads the same number from the file's header, where
     it is SQLite's ``user_version``; the ``application_id`` there is "RAFT".
 
-A ``crc`` is the CRC-32 of what :func:`_entry_crc` and :func:`_hard_state_crc`
-feed to it.  SQLite itself checks only what is in its WAL, not what it has
-moved on to the database file.
+A ``crc`` is the CRC-32C of :mod:`~adapters.storage.records`.  SQLite itself
+checks only what is in its WAL, not what it has moved on to the database file.
 
 Whatever is written between two calls of :meth:`SQLiteStorage.sync` is one
 transaction.  Its commit is the sync: with ``synchronous=FULL`` SQLite returns
 from it when the WAL is on the disk.
+
+A compaction moves the base and is done; rows below the base count no more.
+They are deleted bit by bit, with the next syncs, so that no append has to wait
+for a million of them.  SQLite uses their pages again.
 """
 
 from __future__ import annotations
 
-import os
+import json
 import sqlite3
 import struct
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 import sqlite_utils
 
-from consensus.core.values import Entry, HardState
-from consensus.errors import CompactedError, Finding, StorageError
-from consensus.interfaces import Storage
+from adapters.storage import records
+from adapters.storage.records import FORMAT, REMEDY, Extent
+from consensus.core.values import HardState
+from consensus.errors import DiskFullError, Finding, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from consensus.core.values import LogIndex, ServerId, Term
+    from consensus.core.values import Entry, LogIndex, Term
 
 _FILE = "raft.sqlite"
-_FORMAT = 1
 _APPLICATION_ID = int.from_bytes(b"RAFT")
-_FIRST_INDEX = 1
 _MIB = 1024 * 1024
 _FULL = 2
-_REMEDY = "check the disk, then replace this server: its copy cannot be trusted"
+
+#: How many dropped rows a sync deletes; more when it has inserted more.
+_SWEEP = 1000
+
+#: What SQLite says when the disk is full, be it for the file or for the map
+#: of the WAL beside it.
+_FULL_CODES = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 
 #: How long a program that writes to the file, against all advice, is waited for.
 _LOCK_TIMEOUT_SECONDS = 5.0
@@ -58,6 +69,14 @@ _LOCK_TIMEOUT_SECONDS = 5.0
 _SCHEMA: dict[str, dict[str, type]] = {
     "entries": {"index": int, "term": int, "kind": int, "command": bytes, "crc": int},
     "hard_state": {"id": int, "term": int, "vote": str, "crc": int},
+    "extent": {
+        "id": int,
+        "base_index": int,
+        "base_term": int,
+        "last_index": int,
+        "memberships": str,
+        "crc": int,
+    },
     "meta": {"key": str, "value": int},
 }
 
@@ -65,12 +84,23 @@ _INSERT = (
     'INSERT INTO entries ("index", term, kind, command, crc) VALUES (?, ?, ?, ?, ?)'
 )
 _SELECT = (
-    'SELECT "index", term, kind, command, crc FROM entries'
+    'SELECT "index", crc, term, kind, command FROM entries'
     ' WHERE "index" BETWEEN ? AND ? ORDER BY "index"'
 )
 _DELETE = 'DELETE FROM entries WHERE "index" >= ?'
+# One upper bound: of two, SQLite would use the first, and look at every row.
+_DELETE_DROPPED = (
+    'DELETE FROM entries WHERE "index" <='
+    ' min(?, (SELECT min("index") FROM entries) + ? - 1)'
+)
 _LOAD = "SELECT term, vote, crc FROM hard_state"
 _SAVE = "INSERT OR REPLACE INTO hard_state (id, term, vote, crc) VALUES (1, ?, ?, ?)"
+_LOAD_EXTENT = "SELECT base_index, base_term, last_index, memberships, crc FROM extent"
+_SAVE_EXTENT = (
+    "INSERT OR REPLACE INTO extent"
+    " (id, base_index, base_term, last_index, memberships, crc)"
+    " VALUES (1, ?, ?, ?, ?, ?)"
+)
 
 # Two subqueries, because min() beside max() would read the whole table.
 _BOUNDS = (
@@ -81,20 +111,6 @@ _BOUNDS = (
 # the schema was changed, the user_version and the application_id.
 _MAGIC = b"SQLite format 3\x00"
 _HEADER = struct.Struct(">16s24xI16xI4xI")
-
-_pack_entry = struct.Struct(">qqB").pack
-_pack_term = struct.Struct(">q").pack
-
-
-def _entry_crc(index: LogIndex, term: Term, kind: int, command: bytes) -> int:
-    """Return the CRC-32 of index, term (8 bytes each), kind (1) and command."""
-    return crc32(command, crc32(_pack_entry(index, term, kind)))
-
-
-def _hard_state_crc(term: Term, vote: ServerId | None) -> int:
-    """Return the CRC-32 of term (8 bytes) and, after a 1 if any, the vote."""
-    voted = b"" if vote is None else b"\x01" + vote.encode()
-    return crc32(voted, crc32(_pack_term(term)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +129,7 @@ class SQLiteOptions:
     cache_mib: int = 8
 
 
-class SQLiteStorage(Storage):
+class SQLiteStorage(records.RecordStorage):
     """A log in a SQLite database; see the module for its format."""
 
     Options = SQLiteOptions
@@ -123,7 +139,10 @@ class SQLiteStorage(Storage):
         super().__init__(options)
         self._connection: sqlite3.Connection | None = None
         self._path = Path(_FILE)
-        self._last = 0
+        #: How many rows were inserted since the last sync.
+        self._inserted = 0
+        #: Whether rows below the base may be left.
+        self._has_dropped = False
 
     @classmethod
     def check(cls, options: SQLiteOptions, directory: Path) -> Iterable[Finding]:
@@ -152,89 +171,111 @@ class SQLiteStorage(Storage):
                 self._prepare(connection)
             # What a vote or an election needs first has to be there.
             self.hard_state()
-            self.term(self._last)
+            self.term(self._extent.last_index)
         except BaseException:
             self.close()
             raise
 
     def hard_state(self) -> HardState:
-        """Return the only row of ``hard_state``."""
+        """Return the only row of ``hard_state``, which is there from the start."""
         with self._using("read the term and vote") as connection:
             row = connection.execute(_LOAD).fetchone()
-        if row is None:
-            return HardState()
-        term, vote, crc = row
         try:
-            intact = crc == _hard_state_crc(term, vote)
+            term, vote, crc = row
+            intact = crc == records.hard_state_crc(term, vote)
         except (AttributeError, TypeError, struct.error):
             intact = False
         if not intact:
-            message = f"{self._path}: the term and vote are damaged; {_REMEDY}"
-            raise StorageError(message)
+            raise StorageError(records.damaged_hard_state(self._path))
         return HardState(term, vote)
 
     def save_hard_state(self, hard_state: HardState) -> None:
         """Replace the only row of ``hard_state``."""
-        term, vote = hard_state.term, hard_state.vote
         with self._writing("save the term and vote") as connection:
-            connection.execute(_SAVE, (term, vote, _hard_state_crc(term, vote)))
+            _save_hard_state(connection, hard_state)
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Insert *entries* after deleting what they replace."""
+        extent = self._extent
         with self._writing("append") as connection:
-            rows = _rows(entries, self._last)
-            first, last = rows[0][0], rows[-1][0]
-            if first <= self._last:
-                connection.execute(_DELETE, (first,))
-            connection.executemany(_INSERT, rows)
-        self._last = last
+            extent.check_append(entries)
+            if entries[0].index <= extent.last_index:
+                connection.execute(_DELETE, (entries[0].index,))
+            connection.executemany(_INSERT, _rows(entries))
+        self._extent = extent.appended(entries)
+        self._inserted += len(entries)
 
     def entries(
         self, first: LogIndex, last: LogIndex, max_bytes: int
     ) -> Sequence[Entry]:
         """Read rows until *max_bytes* are full, checking each."""
-        if first < _FIRST_INDEX:
-            raise CompactedError(_FIRST_INDEX)
-        if last > self._last:
-            message = f"entry {last} is beyond the last, {self._last}"
-            raise StorageError(message)
+        self._extent.check_range(first, last)
         with (
             self._using(f"read entries {first} to {last}") as connection,
             closing(connection.execute(_SELECT, (first, last))) as rows,
         ):
-            return self._intact(rows, first, last, max_bytes)
+            return records.checked(self._path, rows, first, last, max_bytes)
 
-    def term(self, index: LogIndex) -> Term:
-        """Read the entry at *index*, so that it is checked as well."""
-        if index == 0:
-            return 0
-        return self.entries(index, index, 0)[0].term
-
-    def first_index(self) -> LogIndex:
-        """Return 1: nothing is ever compacted."""
-        return _FIRST_INDEX
-
-    def last_index(self) -> LogIndex:
-        """Return the highest primary key, which is kept in memory."""
-        return self._last
+    def compact(self, index: LogIndex, term: Term) -> None:
+        """Move the base; delete rows above it only if they go as well."""
+        if index < self._extent.first_index:
+            return
+        extent = self._compacted(index, term)
+        with self._writing("compact") as connection:
+            if extent.last_index < self._extent.last_index:
+                connection.execute(_DELETE, (extent.first_index,))
+            # Only to see that its numbers fit; the sync writes it.
+            _save_extent(connection, extent)
+        self._extent = extent
+        self._has_dropped = True
 
     def sync(self) -> None:
-        """Commit; close the file for good if that fails."""
+        """
+        Commit; close the file for good if that fails.
+
+        On a full disk the file stays open, without what was to be committed:
+        SQLite would write all of it once more, so nothing can be half there.
+        """
         with self._using("sync") as connection:
             if not connection.in_transaction:
                 return
             try:
+                if self._extent != self._synced:
+                    _save_extent(connection, self._extent)
+                self._sweep(connection)
                 connection.execute("COMMIT")
-            except sqlite3.Error:
-                # A second try might succeed without the pages that are lost.
-                self.close()
+            except BaseException as error:
+                if not self._gave_up(connection, error):
+                    # A second try might succeed without the pages that are lost.
+                    self.close()
                 raise
+            self._synced = self._extent
+            self._inserted = 0
 
     def close(self) -> None:
         """Close the file, which undoes what is not committed."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+    def _sweep(self, connection: sqlite3.Connection) -> None:
+        """Delete some of the rows below the base: more than were inserted."""
+        if self._has_dropped:
+            most = max(_SWEEP, 2 * self._inserted)
+            limits = (self._extent.base_index, most)
+            self._has_dropped = connection.execute(_DELETE_DROPPED, limits).rowcount > 0
+
+    def _gave_up(self, connection: sqlite3.Connection, error: BaseException) -> bool:
+        """Undo all since the last sync if *error* says that the disk is full."""
+        if not _is_full(error):
+            return False
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        self._extent = self._synced
+        self._inserted = 0
+        # The rows that the last sweep deleted may be back.
+        self._has_dropped = True
+        return True
 
     @contextmanager
     def _using(self, doing: str) -> Iterator[sqlite3.Connection]:
@@ -253,8 +294,9 @@ class SQLiteStorage(Storage):
             connection.execute("SAVEPOINT step")
             try:
                 yield connection
-            except BaseException:
-                self._undo(connection)
+            except BaseException as error:
+                if not self._gave_up(connection, error):
+                    self._undo(connection)
                 raise
             connection.execute("RELEASE step")
 
@@ -267,10 +309,29 @@ class SQLiteStorage(Storage):
         _configure(connection, self.options)
         if is_new:
             _make_tables(connection)
-        first, last = connection.execute(_BOUNDS).fetchone()
-        if first not in {None, _FIRST_INDEX}:
-            raise StorageError(self._damage(_FIRST_INDEX, "missing"))
-        self._last = last or 0
+        extent = self._load_extent(connection)
+        oldest, last = connection.execute(_BOUNDS).fetchone()
+        if extent.last_index > extent.base_index:
+            if oldest is None or oldest > extent.first_index:
+                missing = records.missing_entry(self._path, extent.first_index)
+                raise StorageError(missing)
+            if last < extent.last_index:
+                missing = records.missing_entry(self._path, extent.last_index)
+                raise StorageError(missing)
+        self._extent = self._synced = extent
+        self._has_dropped = oldest is not None and oldest <= extent.base_index
+
+    def _load_extent(self, connection: sqlite3.Connection) -> Extent:
+        try:
+            row = connection.execute(_LOAD_EXTENT).fetchone()
+            base_index, base_term, last_index, text, crc = row
+            extent = Extent(base_index, base_term, last_index, tuple(json.loads(text)))
+            intact = crc == _extent_crc(extent)
+        except (TypeError, ValueError, struct.error):
+            intact = False
+        if not intact:
+            raise StorageError(records.damaged_extent(self._path))
+        return extent
 
     def _undo(self, connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
@@ -281,37 +342,6 @@ class SQLiteStorage(Storage):
             # server has been told are stored.
             self.close()
 
-    def _intact(
-        self,
-        rows: Iterable[tuple[int, int, int, bytes, int]],
-        first: LogIndex,
-        last: LogIndex,
-        max_bytes: int,
-    ) -> list[Entry]:
-        found: list[Entry] = []
-        expected = first
-        size = 0
-        for index, term, kind, command, crc in rows:
-            if index != expected:
-                break
-            try:
-                size += len(command)
-                intact = crc == _entry_crc(index, term, kind, command)
-            except (TypeError, struct.error):
-                intact = False
-            if not intact:
-                raise StorageError(self._damage(index, "damaged"))
-            if found and size > max_bytes:
-                return found
-            found.append(Entry(index, term, kind, command))
-            expected += 1
-        if expected <= last:
-            raise StorageError(self._damage(expected, "missing"))
-        return found
-
-    def _damage(self, index: LogIndex, what: str) -> str:
-        return f"{self._path}: entry {index} is {what}; {_REMEDY}"
-
 
 @contextmanager
 def _driver_errors(path: Path, doing: str) -> Iterator[None]:
@@ -320,7 +350,13 @@ def _driver_errors(path: Path, doing: str) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError, struct.error) as error:
         message = f"{path}: cannot {doing}: {error}"
+        if _is_full(error):
+            raise DiskFullError(message) from error
         raise StorageError(message) from error
+
+
+def _is_full(error: BaseException) -> bool:
+    return getattr(error, "sqlite_errorcode", None) in _FULL_CODES
 
 
 def _refuse(findings: Iterable[Finding]) -> None:
@@ -328,26 +364,29 @@ def _refuse(findings: Iterable[Finding]) -> None:
         raise StorageError(str(finding))
 
 
-def _rows(
-    entries: Sequence[Entry], last: LogIndex
-) -> list[tuple[int, int, int, bytes, int]]:
-    """Return *entries* as rows, or refuse them as no continuation of *last*."""
-    if not entries:
-        raise StorageError("nothing to append")
-    expected = entries[0].index
-    if not _FIRST_INDEX <= expected <= last + 1:
-        message = f"entry {expected} does not follow {last}"
-        raise StorageError(message)
+def _rows(entries: Sequence[Entry]) -> list[tuple[int, int, int, bytes, int]]:
     rows = []
     for entry in entries:
         index, term, kind, command = entry.index, entry.term, entry.kind, entry.command
-        if index != expected:
-            message = f"entry {index} stands in the place of {expected}"
-            raise StorageError(message)
-        crc = _entry_crc(index, term, kind, command)
+        crc = records.entry_crc(index, term, kind, command)
         rows.append((index, term, kind, command, crc))
-        expected += 1
     return rows
+
+
+def _save_hard_state(connection: sqlite3.Connection, hard_state: HardState) -> None:
+    term, vote = hard_state.term, hard_state.vote
+    connection.execute(_SAVE, (term, vote, records.hard_state_crc(term, vote)))
+
+
+def _save_extent(connection: sqlite3.Connection, extent: Extent) -> None:
+    numbers = (extent.base_index, extent.base_term, extent.last_index)
+    text = json.dumps(extent.memberships)
+    connection.execute(_SAVE_EXTENT, (*numbers, text, _extent_crc(extent)))
+
+
+def _extent_crc(extent: Extent) -> int:
+    numbers = (extent.last_index, *extent.memberships)
+    return records.extent_crc(extent.base_index, extent.base_term, numbers)
 
 
 def _sync_wal(path: Path) -> None:
@@ -358,13 +397,8 @@ def _sync_wal(path: Path) -> None:
     find whole, but that a power cut could still take away.
     """
     wal = path.with_name(f"{path.name}-wal")
-    if not wal.exists():
-        return
-    descriptor = os.open(wal, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if wal.exists():
+        records.sync_file(wal)
 
 
 def _configure(connection: sqlite3.Connection, options: SQLiteOptions) -> None:
@@ -396,9 +430,11 @@ def _make_tables(connection: sqlite3.Connection) -> None:
         connection.execute(
             database.create_table_sql(name, columns, pk=key, not_null=required)
         )
-    connection.execute("INSERT INTO meta (key, value) VALUES ('format', ?)", (_FORMAT,))
+    _save_hard_state(connection, HardState())
+    _save_extent(connection, Extent())
+    connection.execute("INSERT INTO meta (key, value) VALUES ('format', ?)", (FORMAT,))
     connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {_FORMAT}")
+    connection.execute(f"PRAGMA user_version = {FORMAT}")
     connection.execute("COMMIT")
     # From the WAL into the file, where check() can see them.
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -413,13 +449,8 @@ def _look_at_format(path: Path, application: int, version: int) -> Iterator[Find
             "give the server a data directory of its own",
             "data_dir",
         )
-    elif version != _FORMAT:
-        yield Finding(
-            "storage.E103",
-            f"{path} has format {version}; this release reads {_FORMAT}",
-            "run the release that wrote it",
-            "data_dir",
-        )
+    else:
+        yield from records.look_at_format(path, version)
 
 
 def _look_for_lost_file(path: Path) -> Iterator[Finding]:
@@ -428,7 +459,7 @@ def _look_for_lost_file(path: Path) -> Iterator[Finding]:
         yield Finding(
             "storage.E104",
             f"{path} is gone, but its WAL is still there",
-            _REMEDY,
+            REMEDY,
             "data_dir",
         )
 
@@ -449,13 +480,13 @@ def _look_at_file(path: Path) -> Iterator[Finding]:
         return
     except OSError as error:
         message = f"{path} cannot be read: {error}"
-        yield Finding("storage.E101", message, _REMEDY, "data_dir")
+        yield Finding("storage.E101", message, REMEDY, "data_dir")
         return
     if not header:
         return
     if len(header) < _HEADER.size or not header.startswith(_MAGIC):
         yield Finding(
-            "storage.E101", f"{path} is not a SQLite database", _REMEDY, "data_dir"
+            "storage.E101", f"{path} is not a SQLite database", REMEDY, "data_dir"
         )
         return
     _, schema_changes, version, application = _HEADER.unpack(header)

@@ -107,7 +107,6 @@ class AMPTransport(Transport):
         self._accepted: dict[ServerId, Connection] = {}
         self._callers: dict[Address, Caller] = {}
         self._connections: set[Connection] = set()
-        self._incarnations: dict[ServerId, str] = {}
         self._warned: dict[ServerId, str] = {}
         self._port: Any = None
         self._sweep: Any = None
@@ -196,7 +195,8 @@ class AMPTransport(Transport):
         """
         Forget *peer*; see the base.
 
-        If it connects again of its own accord, its messages are answered.
+        If it connects again of its own accord, and is welcome, its messages
+        are answered.
         """
         link = self._links.pop(peer, None)
         if link is not None:
@@ -204,7 +204,6 @@ class AMPTransport(Transport):
         accepted = self._accepted.pop(peer, None)
         if accepted is not None:
             accepted.drop()
-        self._incarnations.pop(peer, None)
 
     def send(self, peer: ServerId, message: Message) -> None:
         """Send *message* to *peer* or lose it; see the base."""
@@ -212,7 +211,7 @@ class AMPTransport(Transport):
         connection = None if link is None else link.connection
         if connection is None:
             connection = self._accepted.get(peer)
-        if connection is None or connection.is_full or not connection.is_open:
+        if connection is None or not connection.takes(message):
             self.lost_messages += 1
             return
         data = encode(message)
@@ -237,9 +236,9 @@ class AMPTransport(Transport):
         """
         other = introduction.identity
         try:
-            if self.identity is not None:
+            if self.identity is not None and self.inbox is not None:
                 check_introduction(introduction, self.identity)
-            self.recognise(other)
+                self.inbox.welcome(other)
         except ProtocolError as error:
             self._warn_once(other.server, f"refused {other.server!r}: {error}")
             raise
@@ -249,23 +248,20 @@ class AMPTransport(Transport):
         if former is not None:
             former.drop()
 
-    def recognise(self, other: Identity) -> None:
-        """
-        Compare a peer's data directory with the one that it had before.
-
-        Raises:
-            ProtocolError: It is another; the old one may be lost.
-        """
-        known = self._incarnations.get(other.server, other.incarnation)
-        if known != other.incarnation and not self.options.accept_replaced:
-            message = (
-                f"{other.server!r} has another data directory than before; without"
-                " the old one it could vote twice in a term: bring that back, or"
-                " leave the server off"
-            )
-            raise ProtocolError(message)
-        if other.server in self._links:
-            self._incarnations[other.server] = other.incarnation
+    def introduce(self, identity: Identity) -> None:
+        """Be *identity* in every Hello from now on; see the base."""
+        inbox = self.inbox
+        if inbox is None or self._is_closed:
+            return
+        self.identity = identity
+        for connection in list(self._connections):
+            if connection.identity is None:
+                continue
+            try:
+                inbox.welcome(connection.identity)
+            except ProtocolError:
+                # The reason is logged when one of the two connects again.
+                connection.drop()
 
     # Clients.
 

@@ -18,14 +18,18 @@ from zlib import crc32
 from consensus.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
+    InstallSnapshot,
+    InstallSnapshotResponse,
     Message,
     RequestPreVote,
     RequestPreVoteResponse,
+    RequestReadIndex,
+    RequestReadIndexResponse,
     RequestVote,
     RequestVoteResponse,
     TimeoutNow,
 )
-from consensus.core.values import Entry, EntryKind
+from consensus.core.values import Entry, EntryKind, SnapshotMeta
 from consensus.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -42,12 +46,21 @@ _VOTE_RESPONSE = struct.Struct(">BBHQB")
 _TIMEOUT_NOW = struct.Struct(">BBHQ")
 _APPEND_ENTRIES = struct.Struct(">BBHQQQQQI")
 _APPEND_ENTRIES_RESPONSE = struct.Struct(">BBHQBQQQQ")
+_INSTALL_SNAPSHOT = struct.Struct(">BBHQQQQQQIQII")
+_INSTALL_SNAPSHOT_RESPONSE = struct.Struct(">BBHQQIQ")
+_REQUEST_READ_INDEX = struct.Struct(">BBHQQ")
+_REQUEST_READ_INDEX_RESPONSE = struct.Struct(">BBHQQQ")
 _ENTRY = struct.Struct(">QBI")
 _CHECKSUM = struct.Struct(">I")
 
 # A storage may keep numbers with a sign, so half of the range is refused.
 _LARGEST = 2**63 - 1
 _LAST_KIND = max(EntryKind)
+
+# A leader sends 64 KiB at a time, and a membership is some hundred bytes; what
+# is far beyond that is refused.
+_MAX_CHUNK_BYTES = 1 << 20
+_MAX_MEMBERSHIP_BYTES = 1 << 20
 
 
 def encode(message: Message) -> bytes:
@@ -71,6 +84,12 @@ def encode(message: Message) -> bytes:
                 )
                 + sender
             )
+        case InstallSnapshot():
+            body = _encode_install_snapshot(message, sender)
+        case (
+            InstallSnapshotResponse() | RequestReadIndex() | RequestReadIndexResponse()
+        ):
+            body = _encode_small(message, sender)
         case _:
             body = _encode_election(message, sender)
     return body + _CHECKSUM.pack(crc32(body))
@@ -98,6 +117,50 @@ def _encode_append(message: AppendEntries, sender: bytes) -> bytes:
     parts += [pack(entry.term, entry.kind, len(entry.command)) for entry in entries]
     parts += [entry.command for entry in entries]
     return b"".join(parts)
+
+
+def _encode_install_snapshot(message: InstallSnapshot, sender: bytes) -> bytes:
+    """Return *message* without its checksum."""
+    meta = message.meta
+    head = _INSTALL_SNAPSHOT.pack(
+        VERSION,
+        8,
+        len(sender),
+        message.term,
+        meta.index,
+        meta.term,
+        meta.membership_index,
+        meta.chunks,
+        meta.size,
+        meta.checksum,
+        message.number,
+        len(meta.membership),
+        len(message.data),
+    )
+    return b"".join((head, sender, meta.membership, message.data))
+
+
+def _encode_small(
+    message: InstallSnapshotResponse | RequestReadIndex | RequestReadIndexResponse,
+    sender: bytes,
+) -> bytes:
+    """Return *message* without its checksum."""
+    length = len(sender)
+    term = message.term
+    match message:
+        case InstallSnapshotResponse(
+            index=index, checksum=checksum, next_chunk=next_chunk
+        ):
+            head = _INSTALL_SNAPSHOT_RESPONSE.pack(
+                VERSION, 9, length, term, index, checksum, next_chunk
+            )
+        case RequestReadIndex(id=id_):
+            head = _REQUEST_READ_INDEX.pack(VERSION, 10, length, term, id_)
+        case RequestReadIndexResponse(id=id_, index=index):
+            head = _REQUEST_READ_INDEX_RESPONSE.pack(
+                VERSION, 11, length, term, id_, index
+            )
+    return head + sender
 
 
 def _encode_election(
@@ -266,6 +329,71 @@ def _decode_entries(
     return entries
 
 
+def _decode_install_snapshot(data: bytes, end: int) -> InstallSnapshot:
+    layout = _INSTALL_SNAPSHOT
+    _, _, length, term, *numbers, membership_bytes, chunk_bytes = layout.unpack_from(
+        data
+    )
+    index, last_term, membership_index, chunks, size, checksum, number = numbers
+    _check_numbers(term, *numbers)
+    first = layout.size + length
+    start = first + membership_bytes
+    if start + chunk_bytes != end:
+        raise ProtocolError("a message's length is not that of its parts")
+    if membership_bytes > _MAX_MEMBERSHIP_BYTES:
+        raise ProtocolError("the membership of a snapshot is too large")
+    membership = data[first:start]
+    meta = SnapshotMeta(
+        index, last_term, membership, membership_index, chunks, size, checksum
+    )
+    _check_snapshot(meta, term, number, chunk_bytes)
+    sender = data[layout.size : first].decode()
+    return InstallSnapshot(sender, term, meta, number, data[start:end])
+
+
+def _check_snapshot(meta: SnapshotMeta, term: int, number: int, length: int) -> None:
+    """
+    See that a leader of *term* can have a snapshot like this, and such a chunk.
+
+    It was begun by a leader of this term or an earlier one, and *length*, the
+    bytes of chunk *number*, are among those that it has.
+    """
+    if meta.term > term or meta.membership_index > meta.index:
+        raise ProtocolError("a snapshot has an impossible term or membership")
+    if number >= meta.chunks:
+        message = f"a snapshot of {meta.chunks} chunks has no chunk {number}"
+        raise ProtocolError(message)
+    if length > _MAX_CHUNK_BYTES or meta.size > meta.chunks * _MAX_CHUNK_BYTES:
+        raise ProtocolError("a chunk of a snapshot is too large")
+    if length > meta.size or (meta.chunks == 1 and length != meta.size):
+        raise ProtocolError("a snapshot's size is not that of its chunks")
+
+
+def _decode_install_snapshot_response(data: bytes, end: int) -> InstallSnapshotResponse:
+    layout = _INSTALL_SNAPSHOT_RESPONSE
+    _, _, length, term, index, checksum, next_chunk = layout.unpack_from(data)
+    _check_numbers(term, index, next_chunk)
+    sender = _sender(data, layout.size, length, end)
+    return InstallSnapshotResponse(sender, term, index, checksum, next_chunk)
+
+
+def _decode_request_read_index(data: bytes, end: int) -> RequestReadIndex:
+    layout = _REQUEST_READ_INDEX
+    _, _, length, term, id_ = layout.unpack_from(data)
+    _check_numbers(term, id_)
+    return RequestReadIndex(_sender(data, layout.size, length, end), term, id_)
+
+
+def _decode_request_read_index_response(
+    data: bytes, end: int
+) -> RequestReadIndexResponse:
+    layout = _REQUEST_READ_INDEX_RESPONSE
+    _, _, length, term, id_, index = layout.unpack_from(data)
+    _check_numbers(term, id_, index)
+    sender = _sender(data, layout.size, length, end)
+    return RequestReadIndexResponse(sender, term, id_, index)
+
+
 _PARSERS: dict[int, Callable[[bytes, int], Message]] = {
     1: _decode_request_vote,
     2: _decode_request_vote_response,
@@ -274,4 +402,8 @@ _PARSERS: dict[int, Callable[[bytes, int], Message]] = {
     5: _decode_request_pre_vote,
     6: _decode_request_pre_vote_response,
     7: _decode_timeout_now,
+    8: _decode_install_snapshot,
+    9: _decode_install_snapshot_response,
+    10: _decode_request_read_index,
+    11: _decode_request_read_index_response,
 }

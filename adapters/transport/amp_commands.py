@@ -101,6 +101,7 @@ def _argument(kind: Any, **options: Any) -> amp.Argument:
 _BYTES = _argument(Bytes)
 _INTEGER = _argument(amp.Integer)
 _OPTIONAL = _argument(amp.String, optional=True)
+_OPTIONAL_TEXT = _argument(amp.Unicode, optional=True)
 _TEXT = _argument(amp.Unicode)
 
 _Schema = list[tuple[bytes, amp.Argument]]
@@ -119,6 +120,7 @@ class Hello(amp.Command):
         (b"cluster", _TEXT),
         (b"server", _TEXT),
         (b"incarnation", _TEXT),
+        (b"cluster_id", _OPTIONAL_TEXT),
         (b"to", _TEXT),
     ]
     response: ClassVar[_Schema] = [
@@ -126,6 +128,7 @@ class Hello(amp.Command):
         (b"cluster", _TEXT),
         (b"server", _TEXT),
         (b"incarnation", _TEXT),
+        (b"cluster_id", _OPTIONAL_TEXT),
     ]
 
 

@@ -24,6 +24,7 @@ from adapters.transport.amp_commands import (
     join_bytes,
     split_bytes,
 )
+from consensus.core.messages import InstallSnapshot
 from consensus.core.values import Identity
 from consensus.errors import (
     InvalidCommandError,
@@ -69,9 +70,6 @@ class AMPOptions:
             ``limits.max_command_bytes`` has to be, for the frame around it.
         max_unsent_bytes: How much may wait for one connection that does not
             take it; beyond it messages are lost, and calls refused.
-        accept_replaced: Whether a peer may come back with another data
-            directory than before.  It has forgotten its votes and its log
-            then, so an acknowledged write may be lost: for tests only.
     """
 
     connect_timeout: float = 2.0
@@ -82,7 +80,6 @@ class AMPOptions:
     max_calls: int = 4096
     max_message_bytes: int = 2 * 1024 * 1024
     max_unsent_bytes: int = 16 * 1024 * 1024
-    accept_replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +140,8 @@ class Connection(BoxProtocol):
         self.is_accepted = is_accepted
         #: Who is at the other end; ``None`` for a client, and before Hello.
         self.peer: ServerId | None = None
+        #: What it said of itself.
+        self.identity: Identity | None = None
         self.opened_at = self.heard
         #: Whether anything but noise has come.
         self.is_proven = False
@@ -184,6 +183,17 @@ class Connection(BoxProtocol):
         """Say whether too much waits to be sent already."""
         return self.unsent > self._max_bytes
 
+    def takes(self, message: Message) -> bool:
+        """
+        Say whether *message* can be sent now.
+
+        Chunks of snapshots may fill a half of what may wait, so that there is
+        room for the heartbeats of a leader that sends them.
+        """
+        is_bulk = type(message) is InstallSnapshot
+        limit = self._max_bytes // 2 if is_bulk else self._max_bytes
+        return self.unsent <= limit and self.is_open
+
     # Messages.
 
     def part_received(self) -> None:
@@ -202,36 +212,38 @@ class Connection(BoxProtocol):
 
     # Introductions.
 
-    async def greet(self, to: ServerId) -> Identity:
+    async def greet(self, to: ServerId) -> None:
         """
-        Introduce this server and return who the other end says it is.
+        Introduce this server, and see who the other end says it is.
 
-        Messages are accepted from then on if it is *to*.
+        Messages are accepted from then on if it is *to*, and welcome.
 
         Raises:
             RaftError: The other end refuses, or does not answer in time.
-            ProtocolError: Likewise; or the answer is none, or of another
-                cluster or server.
+            ProtocolError: Likewise; or the answer is none, of another server,
+                or of one that is not welcome.
         """
-        own = self._owner.identity
-        if own is None:
+        own, inbox = self._owner.identity, self._owner.inbox
+        if own is None or inbox is None:
             raise ProtocolError("a transport that does not listen has no identity")
         patience = self._owner.options.connect_timeout
-        box = await self.ask(b"Hello", _introduction(own, to), patience)
+        try:
+            box = await self.ask(b"Hello", _introduction(own, to), patience)
+        except ProtocolError as error:
+            inbox.refused(to, error)
+            raise
         version = _integer(box, b"version")
         other = _identity(box)
         if not MIN_VERSION <= version <= MAX_VERSION:
             raise ProtocolError(_versions_differ(other.server, version, version))
-        if other.cluster != own.cluster:
-            raise ProtocolError(_clusters_differ(other, own))
         if other.server != to:
             message = (
                 f"the server there is {other.server!r}, not {to!r}: correct the"
                 f" address of {to!r} under members, or start the right server"
             )
             raise ProtocolError(message)
-        self.peer = to
-        return other
+        inbox.welcome(other)
+        self.peer, self.identity = to, other
 
     def command_received(self, command: bytes, tag: bytes | None, box: Box) -> None:
         """Answer a command; one that wants no answer is none of ours."""
@@ -273,7 +285,8 @@ class Connection(BoxProtocol):
             self.refuse(tag, error)
             self.finish()
             return
-        self.peer = introduction.identity.server
+        self.identity = introduction.identity
+        self.peer = self.identity.server
         version = min(MAX_VERSION, introduction.max_version)
         self.answer(tag, ((b"version", b"%d" % version), *_identity_items(own)))
 
@@ -358,28 +371,20 @@ class Connection(BoxProtocol):
 
 def check_introduction(introduction: Introduction, own: Identity) -> None:
     """
-    Compare what a peer says with who this server is.
+    See that a peer means this server, and speaks as it does.
 
     Raises:
-        ProtocolError: They do not belong together.
+        ProtocolError: It does not.
     """
     other = introduction.identity
     low, high = introduction.min_version, introduction.max_version
     if low > MAX_VERSION or high < MIN_VERSION:
         raise ProtocolError(_versions_differ(other.server, low, high))
-    if other.cluster != own.cluster:
-        raise ProtocolError(_clusters_differ(other, own))
     if introduction.to != own.server:
         message = (
             f"{other.server!r} takes this server for {introduction.to!r}, but it is"
             f" {own.server!r}: correct the addresses under members of"
             f" {other.server!r}"
-        )
-        raise ProtocolError(message)
-    if other.server == own.server:
-        message = (
-            f"two servers are called {own.server!r}: stop one of them, and serve"
-            " each member in one place only"
         )
         raise ProtocolError(message)
 
@@ -389,14 +394,6 @@ def _versions_differ(who: str, low: int, high: int) -> str:
         f"{who} speaks versions {low} to {high} of the protocol, this server"
         f" {MIN_VERSION} to {MAX_VERSION}: update the older one to a release that"
         " speaks both"
-    )
-
-
-def _clusters_differ(other: Identity, own: Identity) -> str:
-    return (
-        f"{other.server!r} belongs to the cluster {other.cluster!r}, and"
-        f" {own.server!r} to {own.cluster!r}: correct the address under members, or"
-        " give both the same cluster name"
     )
 
 
@@ -410,16 +407,22 @@ def _introduction(own: Identity, to: ServerId) -> list[tuple[bytes, bytes]]:
 
 
 def _identity_items(identity: Identity) -> list[tuple[bytes, bytes]]:
-    return [
+    items = [
         (b"cluster", identity.cluster.encode()),
         (b"server", identity.server.encode()),
         (b"incarnation", identity.incarnation.encode()),
     ]
+    if identity.cluster_id:
+        items.append((b"cluster_id", identity.cluster_id.encode()))
+    return items
 
 
 def _identity(box: Box) -> Identity:
     return Identity(
-        _text(box, b"cluster"), _text(box, b"server"), _text(box, b"incarnation")
+        _text(box, b"cluster"),
+        _text(box, b"server"),
+        _text(box, b"incarnation"),
+        _text(box, b"cluster_id") if b"cluster_id" in box else "",
     )
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from adapters.transport.amp_connection import AMPOptions, Connection
-    from consensus.core.values import Address, Identity, ServerId
+    from consensus.core.values import Address, ServerId
 
 _log = Logger()
 
@@ -49,14 +49,6 @@ class Dialler(Protocol):
 
         Raises:
             UnreachableError: It did not work, or not in time.
-        """
-
-    def recognise(self, other: Identity) -> None:
-        """
-        Compare a peer's data directory with the one that it had before.
-
-        Raises:
-            ProtocolError: It is another; the old one may be lost.
         """
 
 
@@ -104,7 +96,7 @@ class PeerLink:
     async def _open(self) -> None:
         connection = await self._owner.dial(self.address)
         try:
-            self._owner.recognise(await connection.greet(self._peer))
+            await connection.greet(self._peer)
         except Exception:
             connection.drop()
             raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -17,6 +18,7 @@ from twisted.python.failure import Failure
 
 from consensus.errors import (
     OutcomeUnknownError,
+    ProtocolError,
     RaftError,
     TimedOutError,
     UnreachableError,
@@ -62,6 +64,8 @@ class MemoryNetwork:
     def __init__(self) -> None:
         #: Who listens, by address.
         self.listening: dict[Address, MemoryTransport] = {}
+        #: Counts the times that connections were cut or joined.
+        self.age = 0
         self._cut: set[tuple[ServerId, ServerId]] = set()
         self._down: set[ServerId] = set()
 
@@ -73,19 +77,23 @@ class MemoryNetwork:
     def cut(self, sender: ServerId, receiver: ServerId) -> None:
         """Lose what *sender* sends to *receiver*; not what comes back."""
         self._cut.add((sender, receiver))
+        self.age += 1
 
     def down(self, name: ServerId) -> None:
         """Lose all that *name* sends and all that is sent to it."""
         self._down.add(name)
+        self.age += 1
 
     def up(self, name: ServerId) -> None:
         """Undo :meth:`down`."""
         self._down.discard(name)
+        self.age += 1
 
     def heal(self) -> None:
         """Undo every :meth:`cut` and every :meth:`down`."""
         self._cut.clear()
         self._down.clear()
+        self.age += 1
 
     def carries(self, sender: ServerId, receiver: ServerId) -> bool:
         """Say whether what *sender* sends reaches *receiver*."""
@@ -98,8 +106,8 @@ class MemoryTransport(Transport):
     Joins the servers and clients of one process.
 
     Any text is an address, and an empty one stands for the server's own name.
-    A data directory's incarnation is not compared: nothing here outlives the
-    process.
+    Who sends and who receives look at each other when they meet, and again
+    whenever connections were cut or joined.
     """
 
     Options: ClassVar[type[Any]] = MemoryOptions
@@ -117,7 +125,11 @@ class MemoryTransport(Transport):
         self._peers: dict[ServerId, Address] = {}
         # Who has sent us something, as a connection that they made.
         self._callers: dict[ServerId, MemoryTransport] = {}
-        self._refused: set[tuple[ServerId, str]] = set()
+        # Who has been welcome, and as whom, and when.
+        self._met: dict[ServerId, tuple[MemoryTransport, Identity, int]] = {}
+        # What was said last of whom this server refuses, and of who refuses it.
+        self._refusing: dict[ServerId, str] = {}
+        self._refused_by: dict[ServerId, str] = {}
         self._queue: deque[Callable[[], None]] = deque()
         self._is_due = False
         self._is_closed = False
@@ -144,23 +156,38 @@ class MemoryTransport(Transport):
         self.network.listening[address] = self
         return succeed(None)
 
+    def introduce(self, identity: Identity) -> None:
+        """Be *identity* from now on; see the base."""
+        super().introduce(identity)
+        self._met.clear()
+
     def connect(self, peer: ServerId, address: Address) -> None:
         """Remember where *peer* is; see the base."""
         self._peers[peer] = address or peer
+        self.enqueue(partial(self._meet, peer))
+
+    def _meet(self, peer: ServerId) -> None:
+        """Look at *peer*, and let it look at this server, if it is there."""
+        carries = self.network.carries
+        if carries(self.name, peer) and carries(peer, self.name):
+            found = self._route(peer)
+            if found is not None:
+                found._welcomes(self, self.name)  # noqa: SLF001 - its own class
 
     def disconnect(self, peer: ServerId) -> None:
         """Forget *peer*; see the base."""
         self._peers.pop(peer, None)
         self._callers.pop(peer, None)
+        self._met.pop(peer, None)
 
     def send(self, peer: ServerId, message: Message) -> None:
         """Queue *message* for *peer* or lose it; see the base."""
+        if self._is_closed or not self.network.carries(self.name, peer):
+            self.lost_messages += 1
+            return
         target = self._route(peer)
         if (
-            target is None
-            or self._is_closed
-            or not self.network.carries(self.name, peer)
-            or len(target._queue) >= self.options.max_waiting  # noqa: SLF001 - its own class
+            target is None or len(target._queue) >= self.options.max_waiting  # noqa: SLF001 - its own class
         ):
             self.lost_messages += 1
             return
@@ -172,28 +199,53 @@ class MemoryTransport(Transport):
         found = None if address is None else self.network.listening.get(address)
         if found is None:
             return self._callers.get(peer)
-        if self._belongs(found, peer):
-            return found
-        return None
+        return found if self._welcomes(found, peer) else None
 
-    def _belongs(self, found: MemoryTransport, peer: ServerId) -> bool:
-        """Say whether *found* is *peer* of this cluster; warn once if not."""
-        own, other = self.identity, found.identity
-        if own is None or other is None:
+    def _welcomes(self, found: MemoryTransport, peer: ServerId) -> bool:
+        """Say whether *found* is *peer*, and welcome; warn once if not."""
+        other, inbox = found.identity, self._inbox
+        if other is None or inbox is None:
             return False
-        if (own.cluster, peer) == (other.cluster, other.server):
+        meeting = found, other, self.network.age
+        if self._met.get(peer) == meeting:
             return True
-        complaint = peer, f"{other.server!r} of the cluster {other.cluster!r}"
-        if complaint not in self._refused:
-            self._refused.add(complaint)
+        try:
+            if other.server != peer:
+                message = (
+                    f"the server there is {other.server!r}, not {peer!r}: correct the"
+                    f" address of {peer!r} under members, or start the right server"
+                )
+                raise ProtocolError(message)  # noqa: TRY301 - refused like the others
+            inbox.welcome(other)
+        except ProtocolError as error:
+            self._met.pop(peer, None)
+            self._warn_once(self._refusing, peer, "refuses", str(error))
+            if self.network.carries(self.name, peer):
+                found.enqueue(partial(found.hear, self.name, error))
+            return False
+        self._met[peer] = meeting
+        self._refusing.pop(peer, None)
+        return True
+
+    def hear(self, peer: ServerId, error: ProtocolError) -> None:
+        """Learn that *peer* does not talk to this server; of this network only."""
+        if self._inbox is not None and not self._is_closed:
+            self._warn_once(self._refused_by, peer, "is refused by", str(error))
+            self._inbox.refused(peer, error)
+
+    def _warn_once(
+        self, said: dict[ServerId, str], peer: ServerId, verb: str, sentence: str
+    ) -> None:
+        """Log *sentence* unless it is what was *said* last about *peer*."""
+        if said.get(peer) != sentence:
+            said[peer] = sentence
             _log.warn(
-                "{name} does not talk to {peer}: {found} listens there; correct the"
-                " address, or the name of the cluster",
-                name=own.server,
+                "{name} {verb} server {peer}: {sentence}",
+                name=self.name,
+                verb=verb,
                 peer=peer,
-                found=complaint[1],
+                sentence=sentence,
             )
-        return False
 
     def receive(self, sender: MemoryTransport, message: Message) -> None:
         """Deliver *message*; only a transport of the same network calls this."""
@@ -206,6 +258,9 @@ class MemoryTransport(Transport):
                 other=message.sender,
             )
             return
+        if not self._welcomes(sender, sender.name):
+            return
+        self._refused_by.pop(sender.name, None)
         self._callers[sender.name] = sender
         self._inbox.deliver(message)
 
@@ -260,6 +315,7 @@ class MemoryTransport(Transport):
                 call.break_off()
             self._peers.clear()
             self._callers.clear()
+            self._met.clear()
         return succeed(None)
 
 

@@ -19,7 +19,6 @@ from consensus.core.messages import (
     RequestVote,
     RequestVoteResponse,
 )
-from consensus.core.quorum import quorum_size
 from consensus.core.values import Role
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 def tick(state: State) -> None:
     """Let a tick pass for one that does not lead (§3.4)."""
     state.elapsed += 1
-    if state.elapsed < state.timeout or state.server not in state.membership.voters:
+    if state.elapsed < state.timeout or not state.may_stand():
         return
     if state.tuning.stable_leader:
         _ask_around(state)
@@ -45,7 +44,7 @@ def _ask_around(state: State) -> None:
     request = RequestPreVote(
         state.server, state.term, state.log.last_index, state.log.last_term
     )
-    for peer in state.peers():
+    for peer in state.electors():
         state.reply(peer, request)
     _count_pre_vote(state, state.server)
 
@@ -57,7 +56,7 @@ def campaign(state: State, *, is_transfer: bool = False) -> None:
     request = RequestVote(
         state.server, state.term, log.last_index, log.last_term, is_transfer
     )
-    for peer in state.peers():
+    for peer in state.electors():
         state.reply(peer, request)
 
 
@@ -74,6 +73,8 @@ def is_loyal(state: State) -> bool:
     A leader is loyal to itself: it steps down by itself when it hears no
     majority, and only then.
     """
+    if state.pledge:
+        return True
     if not state.tuning.stable_leader or state.leader is None:
         return False
     is_heard = state.elapsed < state.tuning.election_ticks
@@ -94,7 +95,7 @@ def on_request_pre_vote(state: State, message: RequestPreVote) -> None:
 
 def on_pre_vote_response(state: State, message: RequestPreVoteResponse) -> None:
     """Count the answer; stand for election when a majority would grant it."""
-    if message.granted and message.sender in state.membership.voters:
+    if message.granted and message.sender in state.membership.electors():
         _count_pre_vote(state, message.sender)
 
 
@@ -122,14 +123,14 @@ def on_request_vote(state: State, message: RequestVote) -> None:
 
 def on_response(state: State, message: RequestVoteResponse) -> None:
     """Count a vote; lead when a majority of the voters has granted theirs."""
-    if message.granted and message.sender in state.membership.voters:
+    if message.granted and message.sender in state.membership.electors():
         _count(state, message.sender)
 
 
 def on_timeout_now(state: State, message: TimeoutNow) -> None:
     """Stand for election at once: the leader wants it so (§3.10)."""
     del message
-    if state.server in state.membership.voters:
+    if state.server in state.membership.electors():
         campaign(state, is_transfer=True)
 
 
@@ -141,11 +142,11 @@ def _is_up_to_date(state: State, message: RequestVote | RequestPreVote) -> bool:
 
 def _count_pre_vote(state: State, voter: ServerId) -> None:
     state.votes.add(voter)
-    if len(state.votes) >= quorum_size(state.membership.voters):
+    if state.membership.is_quorum(state.votes):
         campaign(state)
 
 
 def _count(state: State, voter: ServerId) -> None:
     state.votes.add(voter)
-    if len(state.votes) >= quorum_size(state.membership.voters):
+    if state.membership.is_quorum(state.votes):
         roles.become_leader(state)

@@ -5,6 +5,9 @@ Only a window of the newest entries is in memory; older ones are in storage
 alone and are asked for with a :class:`~consensus.core.ready.Fetch`.  The term
 of *every* entry is known all the same: terms never decrease along a log, so a
 list of the indexes at which a new one begins says it all.
+
+What a snapshot covers is dropped from the front (§5.1); of the last entry that
+is gone, the *base*, index and term stay known.
 """
 
 from __future__ import annotations
@@ -37,6 +40,9 @@ class Log:
         term_starts: ``(index, term)`` of the first entry of each term in it.
         cache_bytes: How much of the durable and applied part stays in memory,
             for followers that are a little behind.
+        base_index: The last entry that storage has dropped; 0 if none.
+        base_term: Its term.
+        applied: What a snapshot covers: it is committed, and never handed out.
     """
 
     __slots__ = (
@@ -46,6 +52,8 @@ class Log:
         "_persisting",
         "_starts",
         "_terms",
+        "base_index",
+        "base_term",
         "commit_index",
         "entries",
         "last_applied",
@@ -59,7 +67,14 @@ class Log:
         last_index: LogIndex = 0,
         term_starts: Sequence[tuple[LogIndex, Term]] = (),
         cache_bytes: int = 16 * 1024 * 1024,
+        *,
+        base_index: LogIndex = 0,
+        base_term: Term = 0,
+        applied: LogIndex = 0,
     ) -> None:
+        #: The last entry that the log no longer has, and its term.
+        self.base_index = base_index
+        self.base_term = base_term
         #: The entries above ``offset``; this list may be read, not changed.
         self.entries: list[Entry] = []
         #: The last index that is in storage alone.
@@ -67,9 +82,9 @@ class Log:
         self.last_index = last_index
         #: The last index that is known to be durable here.
         self.stable_index = last_index
-        self.commit_index = 0
+        self.commit_index = applied
         #: The last index that was handed out to be applied.
-        self.last_applied = 0
+        self.last_applied = applied
         self._starts = [start for start, _ in term_starts]
         self._terms = [term for _, term in term_starts]
         self._cache_bytes = cache_bytes
@@ -81,12 +96,12 @@ class Log:
     @property
     def last_term(self) -> Term:
         """Return the term of the last entry; 0 for an empty log."""
-        return self._terms[-1] if self._terms else 0
+        return self._terms[-1] if self._terms else self.base_term
 
     def term(self, index: LogIndex) -> Term:
-        """Return the term of the entry at *index*; 0 where there is none."""
-        if not 0 < index <= self.last_index:
-            return 0
+        """Return the term of the entry at *index*; 0 where it is not known."""
+        if not self.base_index < index <= self.last_index:
+            return self.base_term if index == self.base_index else 0
         if index >= self._starts[-1]:
             return self._terms[-1]
         return self._terms[bisect_right(self._starts, index) - 1]
@@ -97,15 +112,16 @@ class Log:
 
         Above it the logs cannot agree when the other one has *term* at
         *index*: that skips whole terms in one step (§3.5, last paragraphs).
+        What is not in the log any more is committed, and agrees.
         """
         index = min(index, self.last_index)
-        while index and self.term(index) > term:
+        while index > self.base_index and self.term(index) > term:
             index = self._starts[bisect_right(self._starts, index) - 1] - 1
         return index
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Add *entries*, which continue the log, to its end."""
-        new_terms = _new_terms(self.last_term, entries)
+        new_terms = _new_terms(self.last_term if self._terms else 0, entries)
         for start, term in new_terms:
             self._starts.append(start)
             self._terms.append(term)
@@ -142,10 +158,51 @@ class Log:
         if first <= self.commit_index:
             message = f"a leader would replace the committed entry {first}"
             raise ProtocolError(message)
-        _new_terms(self.term(first - 1), fresh)
+        _new_terms(self.term(first - 1), fresh)  # or it raises
         self._truncate(first)
         self.append(fresh)
         return first
+
+    def compact(self, index: LogIndex) -> None:
+        """
+        Drop the entries up to *index*, which is durable and applied (§5.1).
+
+        Nothing happens if they are gone already.
+        """
+        if index <= self.base_index:
+            return
+        self.base_term = self.term(index)
+        self.base_index = index
+        if index >= self.last_index:
+            self._starts.clear()
+            self._terms.clear()
+        else:
+            position = bisect_right(self._starts, index + 1) - 1
+            del self._starts[:position]
+            del self._terms[:position]
+            self._starts[0] = max(self._starts[0], index + 1)
+        covered = max(0, index - self.offset)
+        self._bytes -= sum(
+            len(entry.command) + _OVERHEAD for entry in self.entries[:covered]
+        )
+        del self.entries[:covered]
+        self.offset = max(self.offset, index)
+
+    def reset(self, index: LogIndex, term: Term) -> None:
+        """
+        Begin anew after *index*: a snapshot of another log covers it (figure 5.3).
+
+        It is durable, so that all up to *index* counts as such, and committed;
+        what was applied stays what it was until the snapshot is restored.
+        """
+        self.base_index, self.base_term = index, term
+        self._starts.clear()
+        self._terms.clear()
+        self.entries.clear()
+        self._bytes = 0
+        self._persisting.clear()
+        self.offset = self.last_index = self.stable_index = index
+        self.commit_index = self._handed_out = index
 
     def _truncate(self, first: LogIndex) -> None:
         """Forget the entries from *first* on, and any credit for them."""

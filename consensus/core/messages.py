@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from consensus.core.values import Entry, LogIndex, ServerId, Term
+    from consensus.core.values import Entry, LogIndex, ServerId, SnapshotMeta, Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,81 @@ class AppendEntriesResponse:
     hint_term: Term = 0
 
 
+@dataclass(frozen=True, slots=True)
+class InstallSnapshot:
+    """
+    A leader sends a chunk of its snapshot to one whose log is too short (figure 5.3).
+
+    Args:
+        sender: The leader.
+        term: Its term.
+        meta: The whole snapshot, complete.
+        number: Which chunk this is, from 0.
+        data: The chunk.
+    """
+
+    sender: ServerId
+    term: Term
+    meta: SnapshotMeta
+    number: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InstallSnapshotResponse:
+    """
+    A follower's answer to :class:`InstallSnapshot` (figure 5.3).
+
+    Args:
+        sender: The follower.
+        term: Its term.
+        index: The ``index`` of the snapshot that this is about.
+        checksum: The ``checksum`` of it.
+        next_chunk: The chunk that it wants next: all before are stored.  The
+            number of all chunks says that the snapshot is installed, durably.
+    """
+
+    sender: ServerId
+    term: Term
+    index: LogIndex
+    checksum: int
+    next_chunk: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestReadIndex:
+    """
+    A follower asks up to where it must have applied to serve a read (§6.4).
+
+    Args:
+        sender: The follower.
+        term: Its term.
+        id: The follower's own number for the question.
+    """
+
+    sender: ServerId
+    term: Term
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestReadIndexResponse:
+    """
+    A leader's answer to :class:`RequestReadIndex` (§6.4).
+
+    Args:
+        sender: The leader.
+        term: Its term.
+        id: The follower's number for the question.
+        index: The read index; 0 when the leader cannot say.
+    """
+
+    sender: ServerId
+    term: Term
+    id: int
+    index: LogIndex
+
+
 Message = (
     RequestPreVote
     | RequestPreVoteResponse
@@ -138,4 +213,8 @@ Message = (
     | TimeoutNow
     | AppendEntries
     | AppendEntriesResponse
+    | InstallSnapshot
+    | InstallSnapshotResponse
+    | RequestReadIndex
+    | RequestReadIndexResponse
 )

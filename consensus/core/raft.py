@@ -10,20 +10,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from consensus.core import election, reads, replication, transfer
+from consensus.core import changes, election, reads, replication, snapshot, transfer
 from consensus.core import state as roles
 from consensus.core.log import MAX_BATCH, Log
 from consensus.core.membership import Membership
 from consensus.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
+    InstallSnapshot,
+    InstallSnapshotResponse,
     RequestPreVote,
     RequestPreVoteResponse,
+    RequestReadIndex,
+    RequestReadIndexResponse,
     RequestVote,
     RequestVoteResponse,
     TimeoutNow,
 )
-from consensus.core.ready import Fetch, Ready
+from consensus.core.ready import Fetch, FetchChunk, Ready
 from consensus.core.state import State, Tuning
 from consensus.core.values import Entry, EntryKind, HardState, Role
 from consensus.errors import (
@@ -34,14 +38,14 @@ from consensus.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from consensus.core.messages import Message
-    from consensus.core.values import LogIndex, ServerId
+    from consensus.core.values import Address, LogIndex, ServerId, SnapshotMeta
 
 
 def _ignore(state: State, message: Message) -> None:
-    """Drop an answer to what this server no longer asks in its role."""
+    """Drop what this server no longer asked, or cannot say, in its role."""
 
 
 def _disturbs(message: Message) -> bool:
@@ -60,6 +64,10 @@ DISPATCH: dict[tuple[Role, type[Any]], Callable[[State, Any], None]] = {
     (Role.FOLLOWER, TimeoutNow): election.on_timeout_now,
     (Role.FOLLOWER, AppendEntries): replication.on_append,
     (Role.FOLLOWER, AppendEntriesResponse): _ignore,
+    (Role.FOLLOWER, InstallSnapshot): snapshot.on_install,
+    (Role.FOLLOWER, InstallSnapshotResponse): _ignore,
+    (Role.FOLLOWER, RequestReadIndex): _ignore,
+    (Role.FOLLOWER, RequestReadIndexResponse): reads.on_read_index,
     (Role.PRE_CANDIDATE, RequestPreVote): election.on_request_pre_vote,
     (Role.PRE_CANDIDATE, RequestPreVoteResponse): election.on_pre_vote_response,
     (Role.PRE_CANDIDATE, RequestVote): election.on_request_vote,
@@ -67,6 +75,10 @@ DISPATCH: dict[tuple[Role, type[Any]], Callable[[State, Any], None]] = {
     (Role.PRE_CANDIDATE, TimeoutNow): election.on_timeout_now,
     (Role.PRE_CANDIDATE, AppendEntries): replication.on_append,
     (Role.PRE_CANDIDATE, AppendEntriesResponse): _ignore,
+    (Role.PRE_CANDIDATE, InstallSnapshot): snapshot.on_install,
+    (Role.PRE_CANDIDATE, InstallSnapshotResponse): _ignore,
+    (Role.PRE_CANDIDATE, RequestReadIndex): _ignore,
+    (Role.PRE_CANDIDATE, RequestReadIndexResponse): reads.on_read_index,
     (Role.CANDIDATE, RequestPreVote): election.on_request_pre_vote,
     (Role.CANDIDATE, RequestPreVoteResponse): _ignore,
     (Role.CANDIDATE, RequestVote): election.on_request_vote,
@@ -74,6 +86,10 @@ DISPATCH: dict[tuple[Role, type[Any]], Callable[[State, Any], None]] = {
     (Role.CANDIDATE, TimeoutNow): _ignore,
     (Role.CANDIDATE, AppendEntries): replication.on_append,
     (Role.CANDIDATE, AppendEntriesResponse): _ignore,
+    (Role.CANDIDATE, InstallSnapshot): snapshot.on_install,
+    (Role.CANDIDATE, InstallSnapshotResponse): _ignore,
+    (Role.CANDIDATE, RequestReadIndex): _ignore,
+    (Role.CANDIDATE, RequestReadIndexResponse): _ignore,
     (Role.LEADER, RequestPreVote): election.on_request_pre_vote,
     (Role.LEADER, RequestPreVoteResponse): _ignore,
     (Role.LEADER, RequestVote): election.on_request_vote,
@@ -81,6 +97,10 @@ DISPATCH: dict[tuple[Role, type[Any]], Callable[[State, Any], None]] = {
     (Role.LEADER, TimeoutNow): _ignore,
     (Role.LEADER, AppendEntries): replication.on_append_as_leader,
     (Role.LEADER, AppendEntriesResponse): replication.on_response,
+    (Role.LEADER, InstallSnapshot): snapshot.on_install_as_leader,
+    (Role.LEADER, InstallSnapshotResponse): snapshot.on_response,
+    (Role.LEADER, RequestReadIndex): reads.on_request_read_index,
+    (Role.LEADER, RequestReadIndexResponse): _ignore,
 }
 
 
@@ -94,7 +114,10 @@ class Raft:
         tuning: How patient it is and how much it sends.
         hard_state: As storage has it.
         log: As storage has it; see :class:`~consensus.core.log.Log`.
-        membership: The latest in that log.
+        memberships: Those in that log with their indexes, in order; before
+            them that of *snapshot*.
+        snapshot: The newest one.  The log reaches up to it, and counts it as
+            applied; the first Ready says to restore it.
     """
 
     def __init__(
@@ -105,7 +128,8 @@ class Raft:
         tuning: Tuning | None = None,
         hard_state: HardState | None = None,
         log: Log | None = None,
-        membership: Membership | None = None,
+        memberships: Sequence[tuple[LogIndex, Membership]] = (),
+        snapshot: SnapshotMeta | None = None,
     ) -> None:
         hard_state = hard_state or HardState()
         self.state = State(
@@ -113,11 +137,16 @@ class Raft:
             tuning or Tuning(),
             log or Log(),
             hard_state,
-            membership or Membership(),
+            list(memberships) or [(0, Membership())],
             random_below,
             durable=hard_state,
+            snapshot=snapshot,
         )
+        self.state.committed_membership = self.state.memberships[0][0]
+        self.state.restore = self.state.restoring = snapshot
         roles.restart_timer(self.state)
+        # A pledge that was made before a restart is not remembered.
+        roles.make_pledge(self.state)
         self._number = 0
         self._handed_out = hard_state
         self._is_applying_fetch = False
@@ -156,10 +185,12 @@ class Raft:
         state.hard_state = HardState(1)
         entry = Entry(1, 1, EntryKind.MEMBERSHIP, membership.encode())
         state.log.append([entry])
-        state.adopt_membership(membership)
+        state.replace_memberships(1, [(1, membership)])
 
     def tick(self) -> None:
         """Let one unit of time pass."""
+        if self.state.pledge:
+            self.state.pledge -= 1
         if self.state.role is Role.LEADER:
             replication.tick(self.state)
         else:
@@ -191,7 +222,7 @@ class Raft:
             answer = RequestVoteResponse(state.server, state.term, granted=False)
         elif isinstance(message, RequestPreVote):
             answer = RequestPreVoteResponse(state.server, state.term, granted=False)
-        elif isinstance(message, AppendEntries):
+        elif isinstance(message, AppendEntries | InstallSnapshot):
             answer = AppendEntriesResponse(
                 state.server, state.term, success=False, index=0, round=0
             )
@@ -199,9 +230,15 @@ class Raft:
             return
         state.reply(message.sender, answer)
 
-    def propose(self, commands: Sequence[bytes]) -> LogIndex:
+    def propose(
+        self, commands: Sequence[bytes], kinds: Sequence[int] | None = None
+    ) -> LogIndex:
         """
         Append *commands* to the leader's log, all at once (§3.5).
+
+        Args:
+            commands: Not empty.
+            kinds: What each is; by default the application's commands.
 
         Returns:
             The index of the first; the others follow it.
@@ -210,16 +247,16 @@ class Raft:
             NotLeaderError: Somebody else leads, or is about to; nothing was
                 appended.
         """
-        self._require_leader()
-        heir = self.state.transferee
-        if heir is not None:
-            raise NotLeaderError(heir, self.state.membership.voters.get(heir, ""))
+        self._require_office()
         log, term = self.state.log, self.state.term
         first = log.last_index + 1
+        kinds = kinds or [EntryKind.COMMAND] * len(commands)
         log.append(
             [
-                Entry(index, term, EntryKind.COMMAND, command)
-                for index, command in enumerate(commands, first)
+                Entry(index, term, kind, command)
+                for index, (kind, command) in enumerate(
+                    zip(kinds, commands, strict=True), first
+                )
             ]
         )
         return first
@@ -247,8 +284,9 @@ class Raft:
         if chosen == state.server:
             message = f"{chosen} leads already"
             raise InvalidChangeError(message)
-        if chosen not in state.progress:
-            others = ", ".join(sorted(state.progress)) or "none"
+        if chosen not in state.membership.voters:
+            peers = state.membership.voters.keys() - {state.server}
+            others = ", ".join(sorted(peers)) or "none"
             message = f"{chosen} is no other voter of this cluster; those are: {others}"
             raise InvalidChangeError(message)
         transfer.begin(state, chosen)
@@ -264,18 +302,115 @@ class Raft:
         self._require_leader()
         reads.begin(self.state, read_id)
 
+    def change_membership(
+        self,
+        voters: Mapping[ServerId, Address],
+        learners: Mapping[ServerId, Address],
+        *,
+        expected_index: LogIndex | None = None,
+        incarnations: Mapping[ServerId, str] | None = None,
+    ) -> LogIndex:
+        """
+        Take the first step towards a cluster of *voters* and *learners* (§4).
+
+        The other steps follow by themselves, under whatever leader:
+        ``MembershipCommitted`` events say how far it is.
+
+        Args:
+            voters: Who shall vote, with their addresses; those who do not yet
+                catch up as learners first.
+            learners: Who else shall get the log.
+            expected_index: Where in the log the membership is that the caller
+                has seen; any if ``None``.
+            incarnations: Data directories that members have from now on.
+
+        Returns:
+            The index of the first step; that of the present membership if
+            there is nothing to change.
+
+        Raises:
+            NotLeaderError: Somebody else leads, or is about to.
+            MembershipPendingError: Another change is under way.
+            InvalidChangeError: There is no such membership, or the present
+                one is another than expected.
+        """
+        self._require_office()
+        return changes.begin(
+            self.state,
+            voters,
+            learners,
+            expected_index=expected_index,
+            incarnations=incarnations,
+        )
+
+    def read_index(self, read_id: int) -> None:
+        """
+        Do as :meth:`read` on any server: one that does not lead asks (§6.4).
+
+        Question and answer may be lost: ask again, with the same *read_id*,
+        until a Ready names it.  No other question of this server may ever
+        have had it, not even before a restart: an answer to that one could
+        still be under way.
+
+        Raises:
+            NotLeaderError: Nobody is known to lead.
+        """
+        if self.state.leader is None:
+            self._require_leader()
+        reads.ask(self.state, read_id)
+
+    @property
+    def confirmed_round(self) -> int:
+        """Return the last round that a majority has answered; a leader's (§6.4)."""
+        return reads.confirmed(self.state)
+
     def _require_leader(self) -> None:
         state = self.state
         if state.role is not Role.LEADER:
-            address = state.membership.voters.get(state.leader or "", "")
+            address = state.membership.members().get(state.leader or "", "")
             raise NotLeaderError(state.leader, address)
+
+    def _require_office(self) -> None:
+        """Refuse what a leader that is about to hand over does not take (§3.10)."""
+        self._require_leader()
+        heir = self.state.transferee
+        if heir is not None:
+            raise NotLeaderError(heir, self.state.membership.voters.get(heir, ""))
 
     def fetched(self, fetch: Fetch, entries: Sequence[Entry]) -> None:
         """Take the entries that an earlier Ready asked for."""
         if fetch.peer is not None:
             replication.fetched(self.state, fetch, entries)
             return
-        self._fetched = entries
+        self._is_applying_fetch = False
+        # Unless a snapshot came in between.
+        if fetch.first == self.state.log.last_applied + 1:
+            self._fetched = entries
+
+    def chunk_fetched(self, fetch: FetchChunk, data: bytes | None) -> None:
+        """Take a chunk that was asked for; ``None`` if that snapshot is gone."""
+        snapshot.fetched(self.state, fetch, data)
+
+    def snapshot_taken(self, meta: SnapshotMeta) -> None:
+        """Note that a snapshot of the state machine is durable (§5.1)."""
+        snapshot.taken(self.state, meta)
+
+    def snapshot_stored(self, meta: SnapshotMeta, *, is_whole: bool) -> None:
+        """
+        Note that all chunks of *meta* were stored.
+
+        Args:
+            meta: As it was announced.
+            is_whole: What is durable now is what was announced; otherwise it
+                was thrown away, and has to be received again.
+        """
+        snapshot.stored(self.state, meta, is_whole=is_whole)
+
+    def restored(self, meta: SnapshotMeta) -> None:
+        """Note that the state machine has what ``Ready.restore`` named."""
+        snapshot.restored(self.state, meta)
+        # What was read before, to be applied, the snapshot covers.
+        self._fetched = ()
 
     def advance(self, ready: Ready) -> None:
         """Note that all that *ready* and those before asked to persist is durable."""
@@ -298,8 +433,10 @@ class Raft:
             # What is applied now often causes the next writes; they will
             # carry the commit index, if they come before the next Ready.
             replication.send_due(state, tell_commit=not committed)
+        state.note_applied()
         ready = Ready(
             number=self._number,
+            compact=state.compact,
             hard_state=self._take_hard_state(),
             entries=state.log.take_unpersisted(self._number),
             messages=state.messages,
@@ -308,10 +445,15 @@ class Raft:
             reads=state.confirmed_reads,
             failed_reads=state.failed_reads,
             fetches=state.fetches,
+            chunk_fetches=state.chunk_fetches,
+            received=state.received,
+            restore=state.restore,
             events=state.events,
         )
         if not ready:
             return None
+        state.compact = state.restore = None
+        state.chunk_fetches, state.received = [], []
         state.messages, state.messages_after = [], []
         state.confirmed_reads, state.failed_reads = [], []
         state.fetches, state.events = [], []
@@ -332,21 +474,20 @@ class Raft:
         """
         log, limit = self.state.log, self.state.tuning.max_apply_bytes
         first, last = log.last_applied + 1, min(log.commit_index, log.stable_index)
-        if first > last:
+        if first > last or self.state.restoring is not None:
             return ()
         if first > log.offset:
             committed: Sequence[Entry]
             committed = log.slice(first, last, limit)
-        elif not self._is_applying_fetch:
-            self._is_applying_fetch = True
-            last = min(last, log.offset, log.last_applied + MAX_BATCH)
-            self.state.fetches.append(Fetch(first, last, limit, None, self.state.term))
-            return ()
-        elif not self._fetched:
-            return ()
-        else:
+        elif self._fetched:
             committed, self._fetched = self._fetched, ()
-            self._is_applying_fetch = False
+        else:
+            if not self._is_applying_fetch:
+                self._is_applying_fetch = True
+                last = min(last, log.offset, log.last_applied + MAX_BATCH)
+                fetch = Fetch(first, last, limit, None, self.state.term)
+                self.state.fetches.append(fetch)
+            return ()
         if committed[0].index != first:
             message = f"applied up to {first - 1}, next is {committed[0].index}"
             raise InvariantError(message)

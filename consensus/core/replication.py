@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from consensus.core import reads, transfer
+from consensus.core import changes, reads, snapshot, transfer
 from consensus.core import state as roles
 from consensus.core.log import MAX_BATCH
 from consensus.core.membership import Membership
 from consensus.core.messages import AppendEntries, AppendEntriesResponse
 from consensus.core.progress import Phase, Progress
-from consensus.core.quorum import quorum_index, quorum_size
 from consensus.core.ready import Fetch
 from consensus.core.values import EntryKind
 from consensus.errors import ProtocolError
@@ -30,16 +29,19 @@ def tick(state: State) -> None:
     if state.elapsed >= state.tuning.heartbeat_ticks:
         state.elapsed = 0
         state.heartbeat_due = True
+        # Its answers show that this server leads, should a read want to know.
+        state.round += 1
     state.reign += 1
     transfer.tick(state)
+    changes.tick(state)
     if state.tuning.stable_leader:
         _check_quorum(state)
 
 
 def _check_quorum(state: State) -> None:
     """Step down if no majority has answered for an election timeout (§6.2)."""
-    alive = 1 + sum(map(state.is_alive, state.progress))
-    if alive < quorum_size(state.membership.voters):
+    alive = {peer for peer in state.progress if state.is_alive(peer)}
+    if not state.membership.is_quorum(alive | {state.server}):
         roles.become_follower(state, state.term, None)
 
 
@@ -60,27 +62,39 @@ def send_due(state: State, *, tell_commit: bool) -> None:
         if state.round_due:
             # It asks about what the peer is known to have, so that the answer
             # need not wait for the peer's disk.
-            _send(state, peer, progress.match_index, ())
+            _send(state, peer, _anchor(state, progress.match_index), ())
         if is_told:
             continue
         if state.heartbeat_due:
             # It asks about the end of what was sent, so that a loss shows.
-            _send(state, peer, progress.next_index - 1, ())
+            _send(state, peer, _anchor(state, progress.next_index - 1), ())
         elif tell_commit and _is_idle_and_behind(state, progress):
             _send(state, peer, progress.match_index, ())
     state.round_due = state.heartbeat_due = False
+
+
+def _anchor(state: State, index: LogIndex) -> LogIndex:
+    """Return *index* if its term is known, or where all logs agree: before them."""
+    return index if index >= state.log.base_index else 0
 
 
 def _is_idle_and_behind(state: State, progress: Progress) -> bool:
     return (
         progress.phase is Phase.REPLICATE
         and not progress.inflight
+        and progress.match_index >= state.log.base_index
         and progress.sent_commit < min(state.log.commit_index, progress.match_index)
     )
 
 
 def _send_entries(state: State, peer: ServerId, progress: Progress) -> bool:
     """Send as much as the window allows; return whether anything was."""
+    if progress.next_index <= state.log.base_index:
+        snapshot.send(state, peer, progress)
+        return False
+    if progress.phase is Phase.SNAPSHOT:
+        # The log is long enough after all.
+        progress.probe(progress.next_index)
     if progress.phase is Phase.PROBE:
         if progress.probing and not state.heartbeat_due:
             return False
@@ -149,8 +163,9 @@ def fetched(state: State, fetch: Fetch, entries: Sequence[Entry]) -> None:
     if progress is None or state.term != fetch.term:
         return
     progress.fetching = False
-    is_wanted = progress.next_index == fetch.first and (
-        progress.phase is Phase.REPLICATE or not progress.probing
+    is_wanted = progress.next_index == fetch.first > state.log.base_index and (
+        progress.phase is Phase.REPLICATE
+        or (progress.phase is Phase.PROBE and not progress.probing)
     )
     if is_wanted:
         _send_from(state, fetch.peer or "", progress, entries)
@@ -166,6 +181,8 @@ def on_response(state: State, message: AppendEntriesResponse) -> None:
     progress.heard = state.reign
     reads.confirm(state, message.sender, message.round)
     if message.success:
+        if message.index > progress.match_index:
+            progress.matched_round = state.round
         progress.matched(message.index)
         maybe_commit(state)
         transfer.proceed(state, message.sender)
@@ -176,15 +193,30 @@ def on_response(state: State, message: AppendEntriesResponse) -> None:
 def _on_rejection(
     state: State, progress: Progress, message: AppendEntriesResponse
 ) -> None:
-    """Step back to where the logs may agree, skipping whole terms (§3.5)."""
+    """
+    Step back to where the logs may agree, skipping whole terms (§3.5).
+
+    One that lacks what it has acknowledged, as after a restart with a storage
+    that is not durable, is counted with what it has from now on.  But only if
+    it answers what was sent after it had more: else this may be an old answer.
+    """
+    is_news = message.round > progress.matched_round
     if progress.phase is Phase.PROBE:
         is_stale = message.index != progress.next_index - 1
+    elif progress.phase is Phase.REPLICATE:
+        is_stale = message.index <= progress.match_index and not is_news
     else:
-        is_stale = message.index <= progress.match_index
+        is_stale = True
     if is_stale:
         return
     agreed = state.log.agreement_hint(message.hint_index, message.hint_term)
-    progress.probe(min(agreed + 1, message.index))
+    next_index = min(agreed + 1, message.index)
+    if is_news:
+        progress.match_index = min(progress.match_index, next_index - 1)
+    elif progress.phase is Phase.PROBE and next_index <= progress.match_index:
+        # The same question would get the same answer; the next round's not.
+        return
+    progress.probe(next_index)
 
 
 def maybe_commit(state: State) -> None:
@@ -198,9 +230,10 @@ def maybe_commit(state: State) -> None:
     log = state.log
     reached = {peer: progress.match_index for peer, progress in state.progress.items()}
     reached[state.server] = log.stable_index
-    index = quorum_index(state.membership.voters, reached)
+    index = state.membership.majority_index(reached)
     if index > log.commit_index and log.term(index) == state.term:
         log.commit_index = index
+        changes.committed(state)
 
 
 # --- the follower's side -------------------------------------------------
@@ -225,8 +258,9 @@ def on_append(state: State, message: AppendEntries) -> None:
     entries = entries[skip:]
     if entries:
         first = log.merge(entries[0].index - 1, entries)
-        if memberships and memberships[-1][0] >= first:
-            state.adopt_membership(memberships[-1][1])
+        if first <= last:
+            fresh = [each for each in memberships if each[0] >= first]
+            state.replace_memberships(first, fresh)
     log.commit_index = max(log.commit_index, min(message.commit_index, last))
     _accept(state, message, last)
     if not message.entries and last > log.stable_index:

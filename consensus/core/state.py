@@ -6,17 +6,25 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from consensus.core.membership import Membership
 from consensus.core.progress import Progress
-from consensus.core.ready import Event, Fetch, MembershipChanged, RoleChanged
+from consensus.core.ready import (
+    Event,
+    Fetch,
+    FetchChunk,
+    MembershipChanged,
+    MembershipCommitted,
+    ReceivedChunk,
+    RoleChanged,
+)
 from consensus.core.values import Entry, EntryKind, HardState, Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from consensus.core.log import Log
-    from consensus.core.membership import Membership
     from consensus.core.messages import Message
-    from consensus.core.values import LogIndex, ServerId, Term
+    from consensus.core.values import Address, LogIndex, ServerId, SnapshotMeta, Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,11 @@ class Tuning:
             cluster without a leader for ever.
         preferred: Who should lead, the most preferred first; a leader hands
             over to a better one that has caught up (§3.10).
+        log_tail: Entries that stay in the log although a snapshot covers
+            them, for followers that are a little behind (§5.1).
+        keeps_pledges: Give nobody a vote for an election timeout after having
+            heard a leader, or having started, whatever comes in between; so
+            that a leader may trust in a lease (§6.4.1).
     """
 
     heartbeat_ticks: int = 5
@@ -46,15 +59,42 @@ class Tuning:
     max_apply_bytes: int = 1024 * 1024
     stable_leader: bool = False
     preferred: tuple[ServerId, ...] = ()
+    log_tail: int = 10_000
+    keeps_pledges: bool = False
 
 
 @dataclass(slots=True)
 class PendingRead:
-    """A read that waits for a round of heartbeats (§6.4)."""
+    """
+    A read that waits for a round of heartbeats (§6.4).
+
+    Args:
+        id: The number of whoever asked for it.
+        index: What has to be applied before it is served.
+        round: The round that it waits for.
+        asker: The server that asked; ``None`` for this one.
+    """
 
     id: int
     index: LogIndex
     round: int
+    asker: ServerId | None = None
+
+
+@dataclass(slots=True)
+class Receiving:
+    """
+    A snapshot that a leader sends here (figure 5.3).
+
+    Args:
+        meta: Which.
+        sender: By whom.
+        chunks: How many of its chunks were handed out to be stored.
+    """
+
+    meta: SnapshotMeta
+    sender: ServerId
+    chunks: int = 0
 
 
 @dataclass(slots=True)
@@ -67,7 +107,8 @@ class State:
         tuning: See :class:`Tuning`.
         log: Its log.
         hard_state: Term and vote, durable or about to be.
-        membership: The latest in the log.
+        memberships: Those of the log with their indexes, from the one that
+            counted at what was applied last; the last one counts (§4.1).
         random_below: ``random_below(n)`` draws an int from 0 to n - 1.
         role: Its role in the current term.
         leader: Who leads the current term, as far as known.
@@ -85,13 +126,20 @@ class State:
         round_due: Leader: send the current round to everybody.
         heartbeat_due: Leader: speak to everybody.
         reads: Leader: reads that wait for their round, oldest first.
+        snapshot: The newest that is durable here (§5.1).
+        receiving: Follower: the one that is coming in.
+        restoring: The one that the state machine is being restored from.
+        committed_membership: Up to which index a membership was reported as
+            committed.
+        may_lease: Leader: it has asked nobody to stand in its place.
+        pledge: For so many ticks no vote is given (``keeps_pledges``).
     """
 
     server: ServerId
     tuning: Tuning
     log: Log
     hard_state: HardState
-    membership: Membership
+    memberships: list[tuple[LogIndex, Membership]]
     random_below: Callable[[int], int]
     role: Role = Role.FOLLOWER
     leader: ServerId | None = None
@@ -109,7 +157,17 @@ class State:
     round_due: bool = False
     heartbeat_due: bool = False
     reads: deque[PendingRead] = field(default_factory=deque)
+    snapshot: SnapshotMeta | None = None
+    receiving: Receiving | None = None
+    restoring: SnapshotMeta | None = None
+    committed_membership: LogIndex = 0
+    may_lease: bool = False
+    pledge: int = 0
     # What the next Ready will say.
+    compact: tuple[LogIndex, Term] | None = None
+    restore: SnapshotMeta | None = None
+    chunk_fetches: list[FetchChunk] = field(default_factory=list)
+    received: list[ReceivedChunk] = field(default_factory=list)
     messages: list[tuple[ServerId, Message]] = field(default_factory=list)
     messages_after: list[tuple[ServerId, Message]] = field(default_factory=list)
     confirmed_reads: list[tuple[int, LogIndex]] = field(default_factory=list)
@@ -122,9 +180,45 @@ class State:
         """Return the current term."""
         return self.hard_state.term
 
-    def peers(self) -> Iterator[ServerId]:
-        """Yield the other voters."""
-        return (voter for voter in self.membership.voters if voter != self.server)
+    @property
+    def membership(self) -> Membership:
+        """Return the latest in the log, committed or not (§4.1)."""
+        return self.memberships[-1][1]
+
+    @property
+    def membership_index(self) -> LogIndex:
+        """Return where in the log that stands."""
+        return self.memberships[-1][0]
+
+    def electors(self) -> Iterator[ServerId]:
+        """Yield the others whose votes count for something."""
+        return (name for name in self.membership.electors() if name != self.server)
+
+    def contacts(self) -> dict[ServerId, Address]:
+        """Return everybody whom this server may have to talk to."""
+        found: dict[ServerId, Address] = {}
+        for _, membership in self.memberships:
+            found.update(membership.members())
+        found.pop(self.server, None)
+        return found
+
+    def membership_at(self, index: LogIndex) -> tuple[LogIndex, Membership]:
+        """Return what counted at *index*, at or after what was applied last."""
+        return next(each for each in reversed(self.memberships) if each[0] <= index)
+
+    def may_stand(self) -> bool:
+        """
+        Say whether this server may stand for election.
+
+        One that is left out may have to, as long as it does not know that
+        this is committed: perhaps all who vote need its log (§4.2.2).
+        """
+        known, _ = self.membership_at(self.log.commit_index)
+        return any(
+            self.server in membership.electors()
+            for index, membership in self.memberships
+            if index >= known
+        )
 
     def is_alive(self, peer: ServerId) -> bool:
         """Say whether a leader has heard *peer* within an election timeout (§6.2)."""
@@ -142,10 +236,49 @@ class State:
         is_durable = self.durable == self.hard_state and index <= self.log.stable_index
         (self.messages if is_durable else self.messages_after).append((peer, message))
 
-    def adopt_membership(self, membership: Membership) -> None:
-        """Use *membership*, which the log has now, committed or not (§4.1)."""
-        self.membership = membership
-        self.events.append(MembershipChanged(membership))
+    def replace_memberships(
+        self, first: LogIndex, fresh: list[tuple[LogIndex, Membership]]
+    ) -> None:
+        """
+        Use the last of *fresh*, which the log has now from *first* on (§4.1).
+
+        A membership that stood there before is gone, and what preceded it
+        counts again.
+        """
+        before = self.membership
+        kept = [each for each in self.memberships if each[0] < first]
+        self.memberships = kept + fresh or [(0, Membership())]
+        if self.membership is before:
+            return
+        self.events.append(MembershipChanged(self.membership))
+        if self.role is Role.LEADER:
+            self._follow_members()
+
+    def _follow_members(self) -> None:
+        """
+        Keep a progress for every member, and for those who leave a while.
+
+        Who comes back may have lost all that it had: its progress begins anew.
+        """
+        members = self.membership.members()
+        for peer in members:
+            known = self.progress.get(peer)
+            if peer != self.server and (known is None or known.leaving):
+                fresh = Progress(self.log.last_index + 1, heard=self.reign)
+                self.progress[peer] = fresh
+        for peer, progress in self.progress.items():
+            if peer not in members and not progress.leaving:
+                progress.leaving = max(1, self.reign)
+
+    def note_applied(self) -> None:
+        """Report what is committed, and forget what no longer counts."""
+        log = self.log
+        for index, membership in self.memberships:
+            if self.committed_membership < index <= log.commit_index:
+                self.committed_membership = index
+                self.events.append(MembershipCommitted(index, membership))
+        while len(self.memberships) > 1 and self.memberships[1][0] <= log.last_applied:
+            del self.memberships[0]
 
 
 def become_follower(state: State, term: Term, leader: ServerId | None) -> None:
@@ -162,6 +295,8 @@ def become_follower(state: State, term: Term, leader: ServerId | None) -> None:
         _drop_leadership(state)
     if leader is not None or state.role is not Role.FOLLOWER:
         restart_timer(state)
+    if leader is not None:
+        make_pledge(state)
     state.role = Role.FOLLOWER
     state.leader = leader
     state.votes.clear()
@@ -199,9 +334,14 @@ def become_leader(state: State) -> None:
     """Lead the current term; begin it with a no-op (§3.4, §3.6.2)."""
     state.role = Role.LEADER
     state.leader = state.server
+    state.may_lease = True
     state.elapsed = state.reign = state.transfer_began = 0
     next_index = state.log.last_index + 1
-    state.progress = {peer: Progress(next_index) for peer in state.peers()}
+    state.progress = {
+        peer: Progress(next_index)
+        for peer in state.membership.members()
+        if peer != state.server
+    }
     state.term_start = next_index
     state.log.append([Entry(next_index, state.term, EntryKind.NOOP, b"")])
     _announce(state)
@@ -214,9 +354,20 @@ def restart_timer(state: State) -> None:
     state.timeout = ticks + state.random_below(ticks)
 
 
+def make_pledge(state: State) -> None:
+    """
+    Promise to give nobody a vote for an election timeout (§6.4.1).
+
+    Loyalty to a leader (§4.2.3) ends when a newer term is heard of.  This does
+    not: the leader of the old term may not have heard of it, and trusts in it.
+    """
+    if state.tuning.keeps_pledges:
+        state.pledge = state.tuning.election_ticks
+
+
 def _drop_leadership(state: State) -> None:
     state.progress.clear()
-    state.failed_reads += [read.id for read in state.reads]
+    state.failed_reads += [read.id for read in state.reads if read.asker is None]
     state.reads.clear()
     state.round_due = state.heartbeat_due = False
     state.transferee = None

@@ -23,7 +23,13 @@ _PATIENCE = 10
 
 
 def begin(state: State, target: ServerId) -> None:
-    """Hand leadership over to *target*, a peer; replaces an earlier choice."""
+    """
+    Hand leadership over to *target*, a peer; replaces an earlier choice.
+
+    There is no lease from here to the end of the term: the request to stand
+    may arrive long after the transfer was given up, and it breaks all pledges.
+    """
+    state.may_lease = False
     state.transferee = target
     state.transfer_began = state.reign
     state.has_told_transferee = False
@@ -34,7 +40,8 @@ def proceed(state: State, peer: ServerId) -> None:
     """Ask *peer* to stand, if it is the one, and has the whole log."""
     if peer != state.transferee or state.has_told_transferee:
         return
-    if state.progress[peer].match_index == state.log.last_index:
+    progress = state.progress.get(peer)
+    if progress is not None and progress.match_index == state.log.last_index:
         state.has_told_transferee = True
         state.messages.append((peer, TimeoutNow(state.server, state.term)))
 
@@ -54,7 +61,8 @@ def tick(state: State) -> None:
 
 def successor(state: State) -> ServerId | None:
     """Return who should lead next: alive, and with as much of the log as any."""
-    alive = [peer for peer in state.progress if state.is_alive(peer)]
+    voters = state.membership.voters
+    alive = [p for p in state.progress if p in voters and state.is_alive(p)]
     preferred = state.tuning.preferred
 
     def merit(peer: ServerId) -> tuple[int, int]:
@@ -72,6 +80,7 @@ def _preferred(state: State) -> ServerId | None:
         progress = state.progress.get(server)
         if (
             progress is not None
+            and server in state.membership.voters
             and state.is_alive(server)
             and progress.match_index >= state.log.commit_index
         ):

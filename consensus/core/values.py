@@ -6,7 +6,7 @@ Everything here is plain data; standard library only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
 #: The name of a server, unique in its cluster: ``"s1"``.
@@ -40,6 +40,12 @@ class EntryKind(IntEnum):
     COMMAND = 1
     #: An encoded :class:`~consensus.core.membership.Membership`.
     MEMBERSHIP = 2
+    #: A command of a client's session, or what begins or ends one (§6.3).
+    SESSION = 3
+    #: From here on, commands are applied as this version of the machine says.
+    VERSION = 4
+    #: What the leader's state amounts to at an index, for comparison.
+    DIGEST = 5
 
 
 # Not frozen, though nobody changes one: a leader makes one for each write and a
@@ -78,6 +84,30 @@ class HardState:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotMeta:
+    """
+    What a snapshot is, without its bytes (§5.1).
+
+    Args:
+        index: The last entry that it covers.
+        term: The term of that entry.
+        membership: The latest membership up to there, encoded.
+        membership_index: Where in the log that stood.
+        chunks: How many chunks it has; 0 while it is being written.
+        size: Their bytes, together.
+        checksum: The CRC-32C of those bytes.
+    """
+
+    index: LogIndex
+    term: Term
+    membership: bytes
+    membership_index: LogIndex
+    chunks: int = 0
+    size: int = 0
+    checksum: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """
     Who a server is, as it stands in its data directory and in handshakes.
@@ -87,11 +117,14 @@ class Identity:
         server: Its name within.
         incarnation: Drawn when its data directory was made, so that a server
             which lost its disk is not taken for the one that had it.
+        cluster_id: Tells clusters of one name apart; empty while the server
+            belongs to none.
     """
 
     cluster: str
     server: ServerId
     incarnation: str
+    cluster_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +142,14 @@ class Status:
         commit_index: The last entry that it knows to be committed.
         last_applied: The last entry that its state machine has seen.
         last_index: The last entry of its log.
+        learners: Those who get the log and do not vote, with their addresses.
+        outgoing: While voters are being exchanged, those of before (§4.3).
+        target: Who shall vote when all of them have caught up; empty if
+            nobody is waited for.
+        membership_index: Where in the log all this stands.
+        first_index: The first entry of its log.
+        snapshot_index: The last entry that its latest snapshot covers.
+        machine_version: The newest version of the state machine that it has.
     """
 
     server: ServerId
@@ -120,3 +161,10 @@ class Status:
     commit_index: LogIndex
     last_applied: LogIndex
     last_index: LogIndex
+    learners: dict[ServerId, Address] = field(default_factory=dict)
+    outgoing: dict[ServerId, Address] = field(default_factory=dict)
+    target: list[ServerId] = field(default_factory=list)
+    membership_index: LogIndex = 0
+    first_index: LogIndex = 1
+    snapshot_index: LogIndex = 0
+    machine_version: int = 1

@@ -15,7 +15,7 @@ reaches the disk, and that damage of the disk is noticed.
 from __future__ import annotations
 
 import shutil
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, ClassVar
@@ -26,29 +26,23 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from consensus.core.values import Entry, EntryKind, HardState
 from consensus.errors import CompactedError, StorageError
+from consensus.testing.storage_compaction import CompactionSuite, run_of
 from consensus.testing.storage_model import Comparison, Kept, errors_of, kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from consensus.core.values import LogIndex, Term
     from consensus.interfaces import Storage
+
+__all__ = ["StorageSuite", "run_of"]
 
 _MOST_COPIES = 1000
 _PLENTY = 1 << 30
 _MIB = 1 << 20
 
 
-def run_of(first: LogIndex, last: LogIndex, term: Term = 1) -> list[Entry]:
-    """Return the entries from *first* to *last*, each with a command of its own."""
-    return [
-        Entry(index, term, EntryKind.COMMAND, b"command %d of %d" % (index, term))
-        for index in range(first, last + 1)
-    ]
-
-
-class StorageSuite(ABC):
+class StorageSuite(CompactionSuite):
     """Every promise of :class:`~consensus.interfaces.Storage`, a test for each."""
 
     #: How hard :meth:`test_it_does_what_a_list_does` tries.

@@ -35,13 +35,44 @@ class Kept(NamedTuple):
 
     hard_state: HardState
     entries: tuple[Entry, ...]
+    #: Index and term of the last dropped entry.
+    base: tuple[LogIndex, Term] = (0, 0)
+
+    @property
+    def last_index(self) -> LogIndex:
+        """Return the index of the last entry, be it dropped."""
+        return self.base[0] + len(self.entries)
+
+    def appended(self, entries: Sequence[Entry]) -> Kept:
+        """Return what there is after an append of *entries*."""
+        stay = entries[0].index - self.base[0] - 1
+        return self._replace(entries=(*self.entries[:stay], *entries))
+
+    def compacted(self, index: LogIndex, term: Term) -> Kept:
+        """Return what there is after a compaction."""
+        if index <= self.base[0]:
+            return self
+        covered = [entry for entry in self.entries if entry.index == index]
+        stay = (
+            index - self.base[0]
+            if [each.term for each in covered] == [term]
+            else (len(self.entries))
+        )
+        return self._replace(entries=self.entries[stay:], base=(index, term))
+
+    def memberships(self) -> list[LogIndex]:
+        """Return the indexes of the entries that are memberships."""
+        return [
+            entry.index for entry in self.entries if entry.kind == EntryKind.MEMBERSHIP
+        ]
 
 
 def kept(storage: Storage) -> Kept:
     """Read all that *storage* keeps."""
-    last = storage.last_index()
-    entries = storage.entries(1, last, _PLENTY) if last else ()
-    return Kept(storage.hard_state(), tuple(entries))
+    first, last = storage.first_index(), storage.last_index()
+    entries = storage.entries(first, last, _PLENTY) if first <= last else ()
+    base = (first - 1, storage.term(first - 1))
+    return Kept(storage.hard_state(), tuple(entries), base)
 
 
 def errors_of(storage: Storage, directory: Path) -> list[str]:
@@ -107,11 +138,14 @@ class Comparison(RuleBasedStateMachine):
     ) -> list[Entry]:
         """Return entries of the log's last term, or of the next if *newer*."""
         terms = [entry.term for entry in self._now.entries]
-        term = max(terms, default=1) + newer
+        term = max(terms, default=max(self._now.base[1], 1)) + newer
         return [
-            Entry(index, term, EntryKind.COMMAND, command)
+            Entry(index, term, _kind(command), command)
             for index, command in enumerate(commands, first)
         ]
+
+    def _first_of_append(self, back: int) -> LogIndex:
+        return max(self._now.last_index + 1 - back, self._now.base[0] + 1)
 
     @rule(
         back=strategies.integers(0, 5),
@@ -122,11 +156,9 @@ class Comparison(RuleBasedStateMachine):
     )
     def append(self, back: int, commands: Sequence[bytes], *, newer: bool) -> None:
         """Append, over the last *back* entries if there are as many."""
-        old = self._now.entries
-        first = max(len(old) + 1 - back, 1)
-        added = self._new_entries(first, commands, newer=newer)
+        added = self._new_entries(self._first_of_append(back), commands, newer=newer)
         self._storage.append(added)
-        self._possible.append(self._now._replace(entries=(*old[: first - 1], *added)))
+        self._possible.append(self._now.appended(added))
 
     @rule(
         back=strategies.integers(-3, 3),
@@ -136,11 +168,28 @@ class Comparison(RuleBasedStateMachine):
     )
     def append_a_hole(self, back: int, commands: Sequence[bytes]) -> None:
         """Try to append what is not consecutive, or does not follow the log."""
-        first = max(len(self._now.entries) + 1 - back, 1)
+        first = self._first_of_append(back)
         broken = self._new_entries(first, commands, newer=True)
         broken[-1].index += 1
         with pytest.raises(StorageError):
             self._storage.append(broken)
+
+    @rule(below=strategies.integers(0, 3))
+    def append_to_what_is_dropped(self, below: int) -> None:
+        """Try to append from the last dropped entry on, or from before it."""
+        first = self._now.base[0] - below
+        with pytest.raises(StorageError):
+            self._storage.append(self._new_entries(first, [b"", b""], newer=True))
+
+    @rule(ahead=strategies.integers(-2, 6), other_term=strategies.booleans())
+    def compact(self, ahead: int, *, other_term: bool) -> None:
+        """Compact from below the first entry to beyond the last, in any term."""
+        index = self._now.base[0] + ahead
+        terms = {entry.index: entry.term for entry in self._now.entries}
+        last = max(terms.values(), default=max(self._now.base[1], 1))
+        term = terms.get(index, last) + other_term
+        self._storage.compact(index, term)
+        self._possible.append(self._now.compacted(index, term))
 
     @rule(
         term=strategies.integers(0, 2**40),
@@ -178,23 +227,35 @@ class Comparison(RuleBasedStateMachine):
     def read(self, choice: strategies.DataObject, max_bytes: int) -> None:
         """Read a part of the log, of limited size."""
         entries = self._now.entries
-        first = choice.draw(strategies.integers(1, len(entries)))
-        last = choice.draw(strategies.integers(first, len(entries)))
-        expected = [entries[first - 1]]
-        size = len(entries[first - 1].command)
-        for entry in entries[first:last]:
-            size += len(entry.command)
-            if size > max_bytes:
-                break
-            expected.append(entry)
-        assert list(self._storage.entries(first, last, max_bytes)) == expected
+        begin = self._now.base[0] + 1
+        first = choice.draw(strategies.integers(begin, self._now.last_index))
+        last = choice.draw(strategies.integers(first, self._now.last_index))
+        # Half of what there is, besides what was drawn: a limit that bites.
+        wanted = entries[first - begin : last - begin + 1]
+        half = sum(len(entry.command) for entry in wanted) // 2
+        for limit in (max_bytes, half):
+            expected = [wanted[0]]
+            size = len(wanted[0].command)
+            for entry in wanted[1:]:
+                size += len(entry.command)
+                if size > limit:
+                    break
+                expected.append(entry)
+            assert list(self._storage.entries(first, last, limit)) == expected
 
     @invariant()
     def it_reads_as_the_list(self) -> None:
         """After every step all of the log, the term and the vote are the list's."""
-        assert kept(self._storage) == self._now
-        last = len(self._now.entries)
-        assert self._storage.first_index() == 1
-        assert self._storage.last_index() == last
-        if last:
-            assert self._storage.term(last) == self._now.entries[-1].term
+        now = self._now
+        assert kept(self._storage) == now
+        assert self._storage.first_index() == now.base[0] + 1
+        assert self._storage.last_index() == now.last_index
+        assert list(self._storage.membership_indexes()) == now.memberships()
+        for entry in now.entries[-1:]:
+            assert self._storage.term(entry.index) == entry.term
+
+
+def _kind(command: bytes) -> EntryKind:
+    """Make about every third entry a membership."""
+    is_membership = sum(command) % 3 == 1
+    return EntryKind.MEMBERSHIP if is_membership else EntryKind.COMMAND

@@ -1,5 +1,5 @@
 """
-The conformance suite of transports, and an inbox to run it with.
+The conformance suite of transports.
 
 The author of a transport writes one class::
 
@@ -16,106 +16,30 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from consensus.core.messages import (
     AppendEntries,
-    AppendEntriesResponse,
-    Message,
-    RequestPreVote,
-    RequestPreVoteResponse,
+    InstallSnapshot,
     RequestVote,
     RequestVoteResponse,
-    TimeoutNow,
 )
-from consensus.core.values import Entry, EntryKind, Identity
+from consensus.core.values import Entry, EntryKind, Identity, SnapshotMeta
 from consensus.errors import (
-    CommandFailedError,
-    InvalidCommandError,
-    LeadershipLostError,
-    NotLeaderError,
     OutcomeUnknownError,
-    OverloadedError,
-    RaftError,
+    ProtocolError,
+    ReplacedError,
     TimedOutError,
     UnreachableError,
 )
+from consensus.testing.transport_inbox import ERRORS, MESSAGES, RecordingInbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from consensus.core.values import Address, ServerId
     from consensus.interfaces import Transport
-
-#: Messages of each class, from ``s1``.
-MESSAGES: tuple[Message, ...] = (
-    RequestVote("s1", term=7, last_index=41, last_term=6),
-    RequestVoteResponse("s1", term=7, granted=True),
-    RequestVoteResponse("s1", term=7, granted=False),
-    AppendEntries("s1", 7, prev_index=41, prev_term=6, commit_index=40, round=3),
-    AppendEntries(
-        "s1",
-        7,
-        prev_index=41,
-        prev_term=6,
-        commit_index=40,
-        round=4,
-        entries=(
-            Entry(42, 6, EntryKind.COMMAND, b"six"),
-            Entry(43, 7, EntryKind.NOOP, b""),
-            Entry(44, 7, EntryKind.MEMBERSHIP, b"\0\xff\n"),
-        ),
-    ),
-    AppendEntriesResponse("s1", 7, success=True, index=44, round=4),
-    AppendEntriesResponse(
-        "s1", 7, success=False, index=41, round=5, hint_index=30, hint_term=5
-    ),
-    RequestVote("s1", term=7, last_index=41, last_term=6, transfer=True),
-    RequestPreVote("s1", term=6, last_index=41, last_term=5),
-    RequestPreVoteResponse("s1", term=6, granted=True),
-    RequestPreVoteResponse("s1", term=6, granted=False),
-    TimeoutNow("s1", term=7),
-)
-
-#: Errors as servers answer them; what they hold crosses the wire.
-ERRORS: tuple[RaftError, ...] = (
-    NotLeaderError("s2", "tcp:127.0.0.1:9102"),
-    NotLeaderError(None),
-    OverloadedError("too much is in flight"),
-    InvalidCommandError("no such command: 'fly'"),
-    CommandFailedError("KeyError", "'foo'"),
-    LeadershipLostError("the term ended"),
-)
-
-
-class RecordingInbox:
-    """An :class:`~consensus.interfaces.Inbox` that keeps what it is given."""
-
-    def __init__(self) -> None:
-        #: The messages, in the order in which they came.
-        self.messages: list[Message] = []
-        #: The calls as ``(method, payload)``, likewise.
-        self.calls: list[tuple[str, bytes]] = []
-        #: The answers that :meth:`answer` keeps back, with method ``wait``.
-        self.waiting: list[Deferred[bytes]] = []
-        #: What calls of the method ``fail`` fail with.
-        self.error: RaftError = OverloadedError("no reason given")
-
-    def deliver(self, message: Message) -> None:
-        """Keep *message*."""
-        self.messages.append(message)
-
-    def answer(self, method: str, payload: bytes) -> Deferred[bytes]:
-        """Fail, wait, or return *payload* reversed, as *method* says."""
-        self.calls.append((method, payload))
-        if method == "fail":
-            return fail(self.error)
-        if method == "wait":
-            waiting: Deferred[bytes] = Deferred()
-            self.waiting.append(waiting)
-            return waiting
-        return succeed(payload[::-1])
 
 
 class TransportSuite(ABC):
@@ -143,14 +67,19 @@ class TransportSuite(ABC):
 
     # The tests' own means.
 
+    def identity(
+        self, name: ServerId, incarnation: str = "first", cluster_id: str = ""
+    ) -> Identity:
+        """Return who the server *name* is."""
+        return Identity("c", name, incarnation, cluster_id)
+
     async def served(
-        self, name: ServerId, inbox: RecordingInbox, cluster: str = "c"
+        self, name: ServerId, inbox: RecordingInbox, incarnation: str = "first"
     ) -> Transport:
         """Return a transport that listens as *name*."""
         transport = self.make_transport()
-        listening = transport.listen(
-            Identity(cluster, name, f"first-{name}"), self.address(name), inbox
-        )
+        identity = self.identity(name, incarnation)
+        listening = transport.listen(identity, self.address(name), inbox)
         await self.outcome(listening)
         return transport
 
@@ -308,18 +237,116 @@ class TransportSuite(ABC):
         await self.settle(0.5)
         assert inbox.messages == []
 
-    async def test_another_cluster_is_refused(self) -> None:
-        """A server of another cluster reaches nobody and is reached by nobody."""
-        inbox, foreign = RecordingInbox(), RecordingInbox()
-        one = await self.served("s1", inbox)
-        stranger = await self.served("s2", foreign, cluster="another")
+    async def test_large_messages_do_not_hold_up_small_ones(self) -> None:
+        """Sixteen chunks of a snapshot and the heartbeat after them arrive."""
+        one, _, _, inbox = await self.pair()
+        size = 60 * 1024
+        meta = SnapshotMeta(9, 7, b"", 1, chunks=16, size=16 * size)
+        for number in range(16):
+            one.send("s2", InstallSnapshot("s1", 7, meta, number, bytes(size)))
+        heartbeat = AppendEntries("s1", 7, 9, 7, 9, 1)
+        one.send("s2", heartbeat)
+        assert await self.until(lambda: heartbeat in inbox.messages)
+        chunks = [m for m in inbox.messages if isinstance(m, InstallSnapshot)]
+        assert [chunk.number for chunk in chunks] == list(range(16))
+
+    # Who may talk to whom.
+
+    async def test_both_ends_look_at_each_other(self) -> None:
+        """Each inbox is asked whether the other server is welcome."""
+        _, _, first, second = await self.pair()
+        assert self.identity("s2") in first.met
+        assert self.identity("s1") in second.met
+
+    async def test_a_peer_that_comes_back_is_looked_at_again(self) -> None:
+        """It may be another one."""
+        one, two, first, _ = await self.pair()
+        await self.outcome(two.close())
+        one.send("s2", MESSAGES[0])
+        await self.settle(0.5)
+        first.met.clear()
+        inbox = RecordingInbox()
+        await self.served("s2", inbox, incarnation="second")
+        await self.reach(one, "s2", inbox)
+        assert first.met
+        assert {peer.incarnation for peer in first.met} == {"second"}
+
+    async def test_nothing_passes_a_server_that_refuses_the_other(self) -> None:
+        """Neither way, whichever of the two connects."""
+        for refusing in ("s1", "s2"):
+            inboxes = {"s1": RecordingInbox(), "s2": RecordingInbox()}
+            inboxes[refusing].unwelcome = dict.fromkeys(inboxes, ProtocolError("go"))
+            one, two = [await self.served(*each) for each in inboxes.items()]
+            one.connect("s2", self.address("s2"))
+            two.connect("s1", self.address("s1"))
+            await self.exchange(one, two)
+            assert all(not inbox.messages for inbox in inboxes.values())
+            await self.outcome(one.close())
+            await self.outcome(two.close())
+
+    async def test_who_is_refused_is_told_why(self) -> None:
+        """The sentence and the class of the error arrive."""
+        first, second = RecordingInbox(), RecordingInbox()
+        first.unwelcome["s2"] = ReplacedError("'s2' has lost its disk")
+        await self.served("s1", first)
+        two = await self.served("s2", second)
+        two.connect("s1", self.address("s1"))
+
+        def is_told() -> bool:
+            two.send("s1", RequestVote("s2", 7, 0, 0))
+            return bool(second.refusals)
+
+        assert await self.until(is_told)
+        peer, error = second.refusals[0]
+        assert peer == "s1"
+        assert type(error) is ReplacedError
+        assert str(error) == "'s2' has lost its disk"
+
+    async def test_who_becomes_welcome_is_let_in(self) -> None:
+        """A refused peer goes on trying."""
+        first, second = RecordingInbox(), RecordingInbox()
+        second.unwelcome["s1"] = ProtocolError("not yet")
+        one = await self.served("s1", first)
+        await self.served("s2", second)
         one.connect("s2", self.address("s2"))
-        stranger.connect("s1", self.address("s1"))
         for _ in range(5):
             one.send("s2", MESSAGES[0])
-            stranger.send("s1", RequestVote("s2", 7, 0, 0))
+            await self.settle(0.5)
+        assert second.messages == []
+        second.unwelcome.clear()
+        await self.reach(one, "s2", second)
+
+    async def test_a_new_identity_is_said_from_then_on(self) -> None:
+        """Who meets the server later gets to know its cluster's id."""
+        one, two, _, _ = await self.pair()
+        one.introduce(self.identity("s1", cluster_id="founded"))
+        await self.outcome(two.close())
+        one.send("s2", MESSAGES[0])
+        await self.settle(0.5)
+        inbox = RecordingInbox()
+        await self.served("s2", inbox)
+        await self.reach(one, "s2", inbox)
+        assert {peer.cluster_id for peer in inbox.met} == {"founded"}
+
+    async def test_with_a_new_identity_all_are_looked_at_again(self) -> None:
+        """Who is not welcome any more is parted from."""
+        one, two, first, second = await self.pair()
+        await self.exchange(one, two)
+        assert first.messages
+        first.unwelcome["s2"] = ProtocolError("of another cluster")
+        one.introduce(self.identity("s1", cluster_id="founded"))
+        await self.settle(0.1)
+        first.messages.clear()
+        second.messages.clear()
+        await self.exchange(one, two)
+        assert first.messages == second.messages == []
+
+    async def exchange(self, one: Transport, two: Transport) -> None:
+        """Let s1 and s2 send each other some messages."""
+        for _ in range(5):
+            one.send("s2", MESSAGES[0])
+            two.send("s1", RequestVote("s2", 7, 0, 0))
             await self.settle(0.1)
-        assert inbox.messages == foreign.messages == []
 
     async def test_a_peer_that_is_not_who_it_should_be_is_refused(self) -> None:
         """A server found at another's address gets none of its messages."""

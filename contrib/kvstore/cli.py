@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_args
 
 import click
 
+from consensus.options import Consistency
 from contrib.kvstore.client import KVClient
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def kv() -> None:
 def set_key(connection: Connection, key: str, value: str, as_json: bool) -> None:  # noqa: FBT001 - click's flag
     """Give KEY the VALUE."""
     raw_key, given = _raw(key), _text_or_bytes(_raw(value))
-    connection.run(lambda cluster: KVClient(cluster).set(raw_key, given))
+    connection.run(lambda cluster: _client(cluster).set(raw_key, given))
     if as_json:
         _print_object(_member("key", raw_key), _member("value", given))
 
@@ -49,12 +50,33 @@ def set_key(connection: Connection, key: str, value: str, as_json: bool) -> None
 @kv.command("get")
 @click.argument("key")
 @click.option("--json", "as_json", is_flag=True, help="Print an object.")
+@click.option(
+    "--consistency",
+    type=click.Choice(get_args(Consistency)),
+    default="linearizable",
+    help="Who may answer, and how old the answer may be.",
+)
+@click.option(
+    "--max-age",
+    type=click.FloatRange(min=0.0),
+    help="Of a stale read: seconds that the state may be behind.",
+)
 @click.pass_context
-def get_key(ctx: click.Context, key: str, as_json: bool) -> None:  # noqa: FBT001 - click's flag
+def get_key(
+    ctx: click.Context,
+    key: str,
+    consistency: Consistency,
+    max_age: float | None,
+    as_json: bool,  # noqa: FBT001 - click's flag
+) -> None:
     """Print the value of KEY; exit with status 1 if it is not there."""
     connection: Connection = ctx.obj
     raw_key = _raw(key)
-    value = connection.run(lambda cluster: KVClient(cluster).get(raw_key))
+    value = connection.run(
+        lambda cluster: KVClient(cluster).get(
+            raw_key, consistency=consistency, max_age=max_age
+        )
+    )
     if as_json:
         _print_object(_member("key", raw_key), _member("value", value))
     if value is None:
@@ -73,11 +95,16 @@ def delete_key(ctx: click.Context, key: str, as_json: bool) -> None:  # noqa: FB
     """Remove KEY; exit with status 1 if it was not there."""
     connection: Connection = ctx.obj
     raw_key = _raw(key)
-    was_there = connection.run(lambda cluster: KVClient(cluster).delete(raw_key))
+    was_there = connection.run(lambda cluster: _client(cluster).delete(raw_key))
     if as_json:
         _print_object(_member("key", raw_key), {"deleted": was_there})
     if not was_there:
         _miss(ctx, key)
+
+
+def _client(cluster: Client) -> KVClient:
+    """Return a client for one write: not worth a session, and a person looks on."""
+    return KVClient(cluster, session=False)
 
 
 def _miss(ctx: click.Context, key: str) -> None:

@@ -15,6 +15,9 @@ from contrib.kvstore.commands import Cas, Delete, Get, Set, Value
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from consensus.core.values import LogIndex
+    from consensus.options import Consistency
+
 _T = TypeVar("_T")
 
 _decode_nothing: Callable[[bytes], None] = msgspec.msgpack.Decoder(None).decode
@@ -32,16 +35,18 @@ class KVClient:
         RejectedError: It was not done and will not be; try again later.
         InvalidCommandError: It cannot be done: the key is empty or too long,
             or the value is neither text nor bytes, or too large.
-        OutcomeUnknownError: Of a write only: it may have been done, or may
-            yet be.  It is not tried again here, not even :meth:`set`: another
-            client may have set the key meanwhile, and a second attempt would
-            undo that.
+        OutcomeUnknownError: Of a write only: it may have been done once, or
+            may yet be.
 
     Args:
         cluster: The cluster's client, which :meth:`close` closes too; or the
             addresses of its servers, one or more, as ``tcp:127.0.0.1:9101``.
         reactor: The reactor; needed with addresses only.
         timeout: Seconds after which a call gives up; with addresses only.
+        session: Whether writes belong to a session: one that has no answer is
+            sent again, and applied once all the same.  Without, it is not sent
+            again, not even :meth:`set`: another client may have set the key
+            meanwhile, and a second attempt would undo that.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class KVClient:
         reactor: Any = None,
         *,
         timeout: float = 10.0,
+        session: bool = True,
     ) -> None:
         if not isinstance(cluster, Client):
             if reactor is None:
@@ -57,18 +63,33 @@ class KVClient:
             cluster = Client.connect(cluster, reactor, timeout=timeout)
         #: The cluster's client.
         self.cluster = cluster
+        self._writer = cluster.session() if session else cluster
 
     def set(self, key: str | bytes, value: Value) -> Deferred[None]:
         """Give *key* the *value*, whatever it had."""
         return self._write(lambda: Set(commands.as_key(key), value), _decode_nothing)
 
-    def get(self, key: str | bytes) -> Deferred[Value | None]:
-        """Return the value of *key*, or ``None`` if it is not there."""
+    def get(
+        self,
+        key: str | bytes,
+        *,
+        consistency: Consistency = "linearizable",
+        max_age: float | None = None,
+        at_index: LogIndex | None = None,
+    ) -> Deferred[Value | None]:
+        """
+        Return the value of *key*, or ``None`` if it is not there.
+
+        How it is read is said as to :meth:`.Client.read`.
+        """
         try:
             query = commands.encode(Get(commands.as_key(key)))
         except RaftError as error:
             return fail(error)
-        return self.cluster.read(query).addCallback(_decoded, _decode_value)
+        read = self.cluster.read(
+            query, consistency=consistency, max_age=max_age, at_index=at_index
+        )
+        return read.addCallback(_decoded, _decode_value)
 
     def delete(self, key: str | bytes) -> Deferred[bool]:
         """Remove *key*; say whether it was there."""
@@ -103,7 +124,7 @@ class KVClient:
             return fail(error)
         except TypeError as error:
             return fail(InvalidCommandError(str(error)))
-        return self.cluster.write(command).addCallback(_decoded, decode)
+        return self._writer.write(command).addCallback(_decoded, decode)
 
 
 def _decode_value(data: bytes) -> Value | None:

@@ -157,6 +157,11 @@ def decode(data: bytes) -> Command | Query:
         raise InvalidCommandError(message) from error
 
 
+def key_of(command: Command | Query) -> bytes:
+    """Return the key that *command* is about; it touches no other."""
+    return command.key
+
+
 def as_key(key: str | bytes) -> bytes:
     """
     Return *key* as bytes; text as UTF-8.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -10,16 +11,31 @@ from consensus.errors import InvalidCommandError
 from consensus.interfaces import StateMachine
 from contrib.kvstore import commands
 from contrib.kvstore.commands import Cas, Delete, Get, Set, Value
+from contrib.kvstore.state import DigestedState, State, StateSnapshot, fill
 
 if TYPE_CHECKING:
-    from consensus.core.values import ServerId
+    from collections.abc import Iterable
 
-#: What the store holds: keys are bytes, values text or bytes.
-State = dict[bytes, Value]
+    from consensus.core.values import LogIndex, ServerId
+    from consensus.interfaces import Snapshot
 
 _COMMANDS = (Set, Delete, Cas, Get)
 
 _encode_result = msgspec.msgpack.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class KVStoreOptions:
+    """
+    What the YAML file may set under ``state_machine.options``.
+
+    Args:
+        digest: Keep a digest of the state, so that a server whose state is
+            not the leader's finds out and stops.  Each write then takes 1.5
+            to 2.5 µs more on every server, beside some 10 µs.
+    """
+
+    digest: bool = False
 
 
 class KVStore(StateMachine):
@@ -30,9 +46,11 @@ class KVStore(StateMachine):
     ``Cas``, its query is ``Get``.  A result is encoded as MessagePack.
     """
 
+    Options: ClassVar[type[Any]] = KVStoreOptions
+
     def init(self, name: ServerId) -> State:  # noqa: ARG002 - the same for all
         """Return an empty store."""
-        return {}
+        return DigestedState() if self.options.digest else {}
 
     def handle_write(self, command: Any, state: State) -> tuple[Any, State]:
         """
@@ -46,7 +64,10 @@ class KVStore(StateMachine):
             state[command.key] = command.value
             return None, state
         if kind is Delete:
-            return state.pop(command.key, None) is not None, state
+            if command.key not in state:
+                return False, state
+            del state[command.key]
+            return True, state
         if kind is Cas:
             return _compare_and_set(command, state), state
         message = f"{kind.__name__} changes nothing: read it, do not write it"
@@ -64,6 +85,25 @@ class KVStore(StateMachine):
         message = f"{type(query).__name__} changes the state: write it"
         raise InvalidCommandError(message)
 
+    def snapshot(self, state: State) -> Snapshot:
+        """Return a view of *state* as it is now."""
+        return StateSnapshot(state)
+
+    def restore(self, chunks: Iterable[bytes], last_applied: LogIndex) -> State:  # noqa: ARG002 - the state is in memory
+        """
+        Return the state that a snapshot has.
+
+        Raises:
+            StorageError: It is none, or of a later release.
+        """
+        state = self.init("")
+        fill(state, chunks)
+        return state
+
+    def digest(self, state: State) -> bytes | None:
+        """Return the digest that *state* keeps, if the options ask for one."""
+        return state.digest if isinstance(state, DigestedState) else None
+
     def encode(self, value: Any) -> bytes:
         """Return a command, a query or a result as bytes; see the base."""
         if isinstance(value, _COMMANDS):
@@ -77,6 +117,10 @@ class KVStore(StateMachine):
     def decode(self, data: bytes) -> Any:
         """Return a command or a query; see the base."""
         return commands.decode(data)
+
+    def decode_result(self, data: bytes) -> Any:
+        """Return a result; see the base."""
+        return super().decode(data)
 
 
 def _compare_and_set(command: Cas, state: State) -> bool:

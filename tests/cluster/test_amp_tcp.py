@@ -20,7 +20,8 @@ from adapters.transport.amp_boxes import encode_box
 from adapters.transport.amp_commands import split_bytes
 from consensus.core.values import Identity
 from consensus.errors import NotLeaderError, UnreachableError
-from consensus.testing.transport import RecordingInbox, TransportSuite
+from consensus.testing.transport import TransportSuite
+from consensus.testing.transport_inbox import RecordingInbox
 from tests.support.markdown import Page
 
 if TYPE_CHECKING:

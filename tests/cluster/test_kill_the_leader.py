@@ -19,8 +19,8 @@ from twisted.trial.unittest import TestCase
 from adapters.storage.lmdb import LMDBStorage
 from adapters.storage.rocksdb import RocksDBStorage
 from adapters.storage.sqlite import SQLiteStorage
+from consensus.applier import Applier
 from consensus.client import Client
-from consensus.core.values import EntryKind
 from consensus.errors import OutcomeUnknownError, RaftError
 from contrib.kvstore import KVClient, KVStore
 from tests.support.processes import MemberProcesses
@@ -101,20 +101,16 @@ class Load:
 
 def replayed(storage: Storage, directory: Path, last: int) -> Any:
     """Return the state that the log in *directory* makes up to *last*."""
-    machine = KVStore()
-    state = machine.init("replay")
+    applier = Applier(KVStore(), "replay")
     storage.open(directory)
     try:
-        first = 1
-        while first <= last:
-            for entry in storage.entries(first, last, 1 << 20):
-                if entry.kind == EntryKind.COMMAND:
-                    command = machine.decode(entry.command)
-                    _, state = machine.handle_write(command, state)
-                first = entry.index + 1
+        while applier.last_applied < last:
+            entries = storage.entries(applier.last_applied + 1, last, 1 << 20)
+            applier.apply(entries, lambda *_: None)
     finally:
         storage.close()
-    return state
+    assert applier.state
+    return applier.state
 
 
 class KillTheLeaderTests(TestCase):

@@ -7,8 +7,6 @@ The three servers run under strace, whose time stamps are of one clock.
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +17,7 @@ from twisted.trial.unittest import TestCase
 
 from contrib.kvstore import KVClient
 from tests.support.processes import MemberProcesses
+from tests.support.tracing import needs_strace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,14 +27,6 @@ _RESUMED = re.compile(
     r"\d+ +(?P<time>[\d.]+) <\.\.\. (?P<call>\w+) resumed>(?P<rest>.*)"
 )
 _SYNCS = {"fsync", "fdatasync"}
-
-
-def _can_trace() -> bool:
-    """Say whether there is an strace that may trace."""
-    if shutil.which("strace") is None:
-        return False
-    done = subprocess.run(["strace", "-qq", "true"], capture_output=True, check=False)
-    return done.returncode == 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +78,7 @@ class TracedProcesses(MemberProcesses):
             )
 
 
-@pytest.mark.skipif(not _can_trace(), reason="needs strace, and leave to use it")
+@needs_strace
 class SyncedBeforeAnsweredTests(TestCase):
     """Durable before acknowledged, on every engine that lasts."""
 

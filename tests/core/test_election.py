@@ -14,7 +14,7 @@ from consensus.core.messages import (
     RequestVoteResponse,
     TimeoutNow,
 )
-from consensus.core.ready import RoleChanged
+from consensus.core.ready import MembershipCommitted, RoleChanged
 from consensus.core.state import Tuning
 from consensus.core.values import HardState, Role
 from tests.support.network import STABLE, Network, alone
@@ -327,6 +327,7 @@ class PreVoteTests:
             RoleChanged(Role.PRE_CANDIDATE, 1, None),
             RoleChanged(Role.CANDIDATE, 2, None),
             RoleChanged(Role.LEADER, 2, "s1"),
+            MembershipCommitted(1, network.rafts["s1"].state.membership),
         ]
 
     def test_the_leader_is_forgotten(self) -> None:

@@ -33,8 +33,8 @@ def log_of(*terms: int, cache_bytes: int = 1 << 20) -> Log:
 
 
 def terms_of(log: Log) -> list[int]:
-    """Return the terms of all entries of *log*, in memory or not."""
-    return [log.term(index) for index in range(1, log.last_index + 1)]
+    """Return the terms of all entries that *log* has, in memory or not."""
+    return [log.term(index) for index in range(log.base_index + 1, log.last_index + 1)]
 
 
 class NewLogTests:
@@ -359,6 +359,87 @@ class ShrinkTests:
         assert (log.offset, len(log.entries)) == (0, 4)
 
 
+class CompactTests:
+    """Dropping what a snapshot covers (§5.1)."""
+
+    def test_drops_the_entries_and_keeps_the_last_term(self) -> None:
+        """Terms of what is gone are not known, but for the last."""
+        log = log_of(1, 1, 2, 2, 3)
+        log.compact(3)
+        assert (log.base_index, log.base_term, log.offset) == (3, 2, 3)
+        assert [log.term(index) for index in range(7)] == [0, 0, 0, 2, 2, 3, 0]
+        assert [entry.index for entry in log.entries] == [4, 5]
+        assert log.last_term == 3
+
+    def test_may_drop_everything(self) -> None:
+        """The next entry follows all the same."""
+        log = log_of(1, 1, 2)
+        log.compact(3)
+        assert (log.last_index, log.last_term, log.entries) == (3, 2, [])
+        log.append(entries_of(2, after=3))
+        assert (log.last_index, log.last_term, log.term(4)) == (4, 2, 2)
+
+    @pytest.mark.parametrize("index", [0, 2, 3])
+    def test_of_what_is_gone_changes_nothing(self, index: int) -> None:
+        """An older snapshot was late."""
+        log = log_of(1, 1, 2, 2)
+        log.compact(3)
+        log.compact(index)
+        assert (log.base_index, log.base_term, terms_of(log)) == (3, 2, [2])
+
+    def test_takes_entries_that_are_in_storage_alone_too(self) -> None:
+        """Memory begins where it did."""
+        log = Log(5, [(1, 1), (4, 3)])
+        log.compact(4)
+        assert (log.offset, terms_of(log)) == (5, [3])
+
+    def test_leaves_a_log_that_a_restart_finds(self) -> None:
+        """Its base, and the terms behind it."""
+        log = Log(6, [(5, 3)], base_index=4, base_term=2, applied=4)
+        assert [log.term(index) for index in (3, 4, 5, 6, 7)] == [0, 2, 3, 3, 0]
+        assert (log.commit_index, log.last_applied) == (4, 4)
+
+    def test_ends_the_hints_at_what_is_gone(self) -> None:
+        """That is committed, and agrees."""
+        log = log_of(1, 1, 3, 3, 3)
+        log.compact(3)
+        assert log.agreement_hint(5, 2) == 3
+        assert log.agreement_hint(2, 1) == 2
+
+    def test_keeps_the_order_of_terms(self) -> None:
+        """The first entry behind what is gone is not of an older term."""
+        log = log_of(1, 5)
+        log.compact(2)
+        with pytest.raises(ProtocolError, match="of an older term"):
+            log.merge(2, entries_of(4, after=2))
+        assert log.last_index == 2
+
+
+class ResetTests:
+    """Beginning anew behind a snapshot of another log (figure 5.3)."""
+
+    def test_leaves_nothing_but_the_base(self) -> None:
+        """It counts as durable and committed; what was applied is as it was."""
+        log = log_of(1, 1, 1)
+        log.commit_index = log.last_applied = 2
+        log.reset(9, 4)
+        assert (log.last_index, log.last_term, log.entries) == (9, 4, [])
+        assert (log.stable_index, log.commit_index, log.last_applied) == (9, 9, 2)
+
+    def test_gives_no_credit_for_what_was_being_written(self) -> None:
+        """The entries of that write are gone."""
+        log = Log()
+        log.append(entries_of(*[1] * 12, after=0))
+        assert len(log.take_unpersisted(1)) == 12
+        log.reset(9, 4)
+        log.append(entries_of(4, 4, after=9))
+        assert [entry.index for entry in log.take_unpersisted(2)] == [10, 11]
+        log.persisted(1)
+        assert log.stable_index == 9
+        log.persisted(2)
+        assert log.stable_index == 11
+
+
 def _leaders_log(ours: list[int], agreed: int, tail: list[int]) -> list[int]:
     """Return terms that share *agreed* entries with *ours* and go on otherwise."""
     last = ours[agreed - 1] if agreed else 1
@@ -374,7 +455,7 @@ class LogModel(RuleBasedStateMachine):
     A log, a list of terms, and a disk that writes late.
 
     Index and term determine an entry, as Log Matching demands, so a log is
-    its list of terms.
+    its list of terms.  Of what is compacted, any terms will do in both lists.
     """
 
     def __init__(self) -> None:
@@ -382,8 +463,9 @@ class LogModel(RuleBasedStateMachine):
         self.log = Log(cache_bytes=3 * _WEIGHT)
         self.terms: list[int] = []
         self.disk: list[int] = []
-        self.writes: deque[tuple[int, list[Entry]]] = deque()
+        self.writes: deque[tuple[int, tuple[int, int], list[Entry]]] = deque()
         self.number = 0
+        self.cut = (0, 0)
 
     @rule(steps=st.lists(st.integers(0, 2), max_size=4))
     def append(self, steps: list[int]) -> None:
@@ -395,9 +477,10 @@ class LogModel(RuleBasedStateMachine):
     @rule(data=st.data(), tail=st.lists(st.integers(0, 2), max_size=4))
     def merge(self, data: st.DataObject, tail: list[int]) -> None:
         """Take a message of a leader whose log agrees up to some index."""
-        agreed = data.draw(st.integers(0, len(self.terms)))
+        base = self.log.base_index
+        agreed = data.draw(st.integers(base, len(self.terms)))
         theirs = _leaders_log(self.terms, agreed, tail)
-        prev = data.draw(st.integers(0, agreed))
+        prev = data.draw(st.integers(base, agreed))
         end = data.draw(st.integers(prev, len(theirs)))
         known = 0
         for one, other in zip(self.terms, theirs[:end], strict=False):
@@ -418,18 +501,22 @@ class LogModel(RuleBasedStateMachine):
         """Make a Ready: hand to the disk what it was not given."""
         self.number += 1
         entries = self.log.take_unpersisted(self.number)
-        if entries:
-            self.writes.append((self.number, entries))
+        if entries or self.cut[0]:
+            self.writes.append((self.number, self.cut, entries))
+            self.cut = (0, 0)
 
     @precondition(lambda self: self.writes)
     @rule(count=st.integers(1, 3))
     def sync(self, count: int) -> None:
         """Let some writes end, and tell of the last only."""
         for _ in range(min(count, len(self.writes))):
-            number, entries = self.writes.popleft()
-            del self.disk[entries[0].index - 1 :]
-            assert len(self.disk) == entries[0].index - 1, "a hole"
-            self.disk += [entry.term for entry in entries]
+            number, (index, term), entries = self.writes.popleft()
+            if index and self.disk[index - 1 : index] != [term]:
+                self.disk = [term] * index
+            if entries:
+                del self.disk[entries[0].index - 1 :]
+                assert len(self.disk) == entries[0].index - 1, "a hole"
+                self.disk += [entry.term for entry in entries]
         self.log.persisted(number)
 
     @rule(data=st.data())
@@ -441,6 +528,29 @@ class LogModel(RuleBasedStateMachine):
         log.last_applied = data.draw(st.integers(log.last_applied, limit))
         log.shrink()
 
+    @rule(data=st.data())
+    def compact(self, data: st.DataObject) -> None:
+        """Drop something that is applied."""
+        log = self.log
+        limit = min(log.last_applied, log.stable_index)
+        index = data.draw(st.integers(0, limit))
+        if index > log.base_index:
+            log.compact(index)
+            self.cut = (index, log.base_term)
+
+    @rule(more=st.integers(1, 6), step=st.integers(0, 2))
+    def install(self, more: int, step: int) -> None:
+        """Take a snapshot of a log that conflicts with this one, or is longer."""
+        log = self.log
+        index = log.commit_index + more
+        term = max(1, log.term(log.commit_index)) + step
+        if log.term(index) == term:
+            return
+        log.reset(index, term)
+        log.last_applied = index
+        self.terms = [term] * index
+        self.cut = (index, term)
+
     @precondition(lambda self: not self.writes)
     @rule()
     def restart(self) -> None:
@@ -448,19 +558,28 @@ class LogModel(RuleBasedStateMachine):
         self.write()
         while self.writes:
             self.sync(1)
-        assert self.disk == self.terms
+        base, base_term = self.log.base_index, self.log.base_term
+        assert self.disk[base:] == self.terms[base:]
         starts = [
             (index, term)
-            for index, term in enumerate(self.disk, 1)
-            if index == 1 or self.disk[index - 2] != term
+            for index, term in enumerate(self.disk[base:], base + 1)
+            if index == base + 1 or self.disk[index - 2] != term
         ]
-        self.log = Log(len(self.disk), starts, 3 * _WEIGHT)
+        self.log = Log(
+            len(self.disk),
+            starts,
+            3 * _WEIGHT,
+            base_index=base,
+            base_term=base_term,
+            applied=base,
+        )
 
     @invariant()
     def is_the_list(self) -> None:
         """Find every term, and every entry in memory, in the list."""
         log = self.log
-        assert terms_of(log) == self.terms
+        assert terms_of(log) == self.terms[log.base_index :]
+        assert log.term(log.base_index) == log.base_term
         assert log.last_term == (self.terms[-1] if self.terms else 0)
         expected = entries_of(*self.terms[log.offset :], after=log.offset)
         assert log.entries == expected
@@ -468,8 +587,9 @@ class LogModel(RuleBasedStateMachine):
     @invariant()
     def is_on_the_disk_as_far_as_it_says(self) -> None:
         """Find on the disk what is called durable."""
-        stable = self.log.stable_index
-        assert self.disk[:stable] == self.terms[:stable]
+        stable, base = self.log.stable_index, self.log.base_index
+        # What is compacted is in a durable snapshot.
+        assert self.disk[base:stable] == self.terms[base:stable]
         assert self.log.offset <= stable
 
     @invariant()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from consensus.core.progress import Phase, Progress
+from consensus.core.values import SnapshotMeta
 
 
 def _replicating(next_index: int, match_index: int, *inflight: int) -> Progress:
@@ -94,3 +95,37 @@ class SentTests:
         progress.sent(7)
         assert progress.next_index == 5
         assert not progress.inflight
+
+
+class SendSnapshotTests:
+    """Sending a snapshot (figure 5.3)."""
+
+    def _sending(self) -> Progress:
+        progress = _replicating(9, 3, 5, 8)
+        progress.next_chunk = progress.stored_chunks = progress.wanted_chunk = 7
+        progress.send_snapshot(SnapshotMeta(20, 1, b"", 1, 9), now=50)
+        return progress
+
+    def test_begins_with_the_first_chunk_and_one_at_a_time(self) -> None:
+        """Whatever was sent before."""
+        progress = self._sending()
+        assert progress.phase is Phase.SNAPSHOT
+        assert (progress.next_chunk, progress.stored_chunks) == (0, 0)
+        assert (progress.wanted_chunk, progress.window) == (0, 1)
+        assert progress.moved == 50
+        assert not progress.inflight
+
+    def test_ends_with_probing(self) -> None:
+        """From the entry behind it."""
+        progress = self._sending()
+        progress.probe(21)
+        progress.matched(20)
+        assert (progress.phase, progress.sending) == (Phase.REPLICATE, None)
+        assert (progress.next_index, progress.match_index) == (21, 20)
+
+    def test_notes_what_late_answers_show(self) -> None:
+        """The phase stays; the leader looks whether that is enough."""
+        progress = self._sending()
+        progress.matched(12)
+        assert progress.phase is Phase.SNAPSHOT
+        assert (progress.next_index, progress.match_index) == (13, 12)

@@ -11,17 +11,26 @@ from consensus.core.membership import Membership
 from consensus.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
+    InstallSnapshot,
+    InstallSnapshotResponse,
     Message,
     RequestPreVote,
     RequestPreVoteResponse,
+    RequestReadIndex,
+    RequestReadIndexResponse,
     RequestVote,
     RequestVoteResponse,
     TimeoutNow,
 )
 from consensus.core.raft import DISPATCH, Raft
-from consensus.core.ready import Fetch, MembershipChanged, RoleChanged
+from consensus.core.ready import (
+    Fetch,
+    MembershipChanged,
+    MembershipCommitted,
+    RoleChanged,
+)
 from consensus.core.state import Tuning
-from consensus.core.values import EntryKind, HardState, Role
+from consensus.core.values import EntryKind, HardState, Role, SnapshotMeta
 from consensus.errors import (
     AlreadyConfiguredError,
     InvalidChangeError,
@@ -30,7 +39,9 @@ from consensus.errors import (
 )
 from tests.support.network import Network, alone, entries_of
 
-_ALL_BUT_TIMEOUT_NOW = [kind for kind in get_args(Message) if kind is not TimeoutNow]
+_MESSAGES = list(get_args(Message))
+_ALL_BUT_TIMEOUT_NOW = [kind for kind in _MESSAGES if kind is not TimeoutNow]
+_META = SnapshotMeta(9, 1, Membership({"s1": "a"}).encode(), 1, 2, 8, 77)
 _MEMBERSHIP = Membership({"s1": "a", "s2": "b", "s3": "c"})
 
 
@@ -49,7 +60,7 @@ class DispatchTests:
 
     def test_has_every_pair(self) -> None:
         """No message of the current term falls through in any role."""
-        assert set(DISPATCH) == set(product(Role, get_args(Message)))
+        assert set(DISPATCH) == set(product(Role, _MESSAGES))
 
 
 class BootstrapTests:
@@ -131,7 +142,7 @@ class StepTests:
         assert network.role("s1") is Role.CANDIDATE
         assert network.disks["s1"].hard_state == HardState(10, "s1")
 
-    @pytest.mark.parametrize("kind", get_args(Message))
+    @pytest.mark.parametrize("kind", _MESSAGES)
     @pytest.mark.parametrize("role", list(Role))
     def test_an_older_term_changes_nothing(
         self, role: Role, kind: type[Message]
@@ -155,12 +166,16 @@ class StepTests:
         assert network.step("s1", _message(AppendEntries, 1)) == [
             ("s2", AppendEntriesResponse("s1", term, success=False, index=0, round=0))
         ]
+        assert network.step("s1", _message(InstallSnapshot, 1)) == [
+            ("s2", AppendEntriesResponse("s1", term, success=False, index=0, round=0))
+        ]
         assert network.step("s1", _message(RequestPreVote, 1)) == [
             ("s2", RequestPreVoteResponse("s1", term, granted=False))
         ]
         assert network.step("s1", _message(RequestPreVoteResponse, 1)) == []
         assert network.step("s1", _message(RequestVoteResponse, 1)) == []
         assert network.step("s1", _message(AppendEntriesResponse, 1)) == []
+        assert network.step("s1", _message(InstallSnapshotResponse, 1)) == []
         assert network.step("s1", _message(TimeoutNow, 1)) == []
 
     @pytest.mark.parametrize(
@@ -169,11 +184,14 @@ class StepTests:
             (Role.FOLLOWER, RequestPreVoteResponse),
             (Role.FOLLOWER, RequestVoteResponse),
             (Role.FOLLOWER, AppendEntriesResponse),
+            (Role.FOLLOWER, InstallSnapshotResponse),
             (Role.PRE_CANDIDATE, RequestVoteResponse),
             (Role.PRE_CANDIDATE, AppendEntriesResponse),
+            (Role.PRE_CANDIDATE, InstallSnapshotResponse),
             (Role.CANDIDATE, RequestPreVoteResponse),
             (Role.CANDIDATE, TimeoutNow),
             (Role.CANDIDATE, AppendEntriesResponse),
+            (Role.CANDIDATE, InstallSnapshotResponse),
             (Role.LEADER, RequestPreVoteResponse),
             (Role.LEADER, RequestVoteResponse),
             (Role.LEADER, TimeoutNow),
@@ -221,6 +239,10 @@ def _message(kind: type[Message], term: int) -> Message:
         TimeoutNow("s2", term),
         AppendEntries("s2", term, 1, 1, 2, 0, tuple(entries_of(1))),
         AppendEntriesResponse("s2", term, success=True, index=4, round=0),
+        InstallSnapshot("s2", term, _META, 0, b"data"),
+        InstallSnapshotResponse("s2", term, _META.index, _META.checksum, 1),
+        RequestReadIndex("s2", term, 7),
+        RequestReadIndexResponse("s2", term, 7, 4),
     ]
     (message,) = (message for message in messages if type(message) is kind)
     return message
@@ -244,6 +266,18 @@ def _snapshot(network: Network) -> tuple[HardState, object]:
 
 class ProposeTests:
     """Commands."""
+
+    def test_of_several_kinds(self) -> None:
+        """Entries of the framework's own stand among the commands."""
+        raft = _leader(1).rafts["s1"]
+        kinds = [EntryKind.SESSION, EntryKind.COMMAND]
+        assert raft.propose([b"x", b"y"], kinds) == 4
+        ready = raft.ready()
+        assert ready is not None
+        assert [(e.index, e.kind, e.command) for e in ready.entries] == [
+            (4, EntryKind.SESSION, b"x"),
+            (5, EntryKind.COMMAND, b"y"),
+        ]
 
     def test_become_consecutive_entries_of_the_term(self) -> None:
         """The first index is returned; one Ready writes them all."""
@@ -385,6 +419,7 @@ class ReadyTests:
         assert network.events["s1"] == [
             RoleChanged(Role.CANDIDATE, 2, None),
             RoleChanged(Role.LEADER, 2, "s1"),
+            MembershipCommitted(1, network.rafts["s1"].state.membership),
         ]
 
 

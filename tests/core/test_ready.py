@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 
 from consensus.core.messages import RequestVoteResponse
-from consensus.core.ready import Fetch, Ready, RoleChanged
-from consensus.core.values import Entry, EntryKind, HardState, Role
+from consensus.core.ready import Fetch, FetchChunk, Ready, ReceivedChunk, RoleChanged
+from consensus.core.values import Entry, EntryKind, HardState, Role, SnapshotMeta
 
 _ENTRY = Entry(1, 1, EntryKind.NOOP, b"")
+_META = SnapshotMeta(1, 1, b"", 1)
 _MESSAGE = ("s2", RequestVoteResponse("s1", 1, granted=True))
 
 _FOR_STORAGE: dict[str, Any] = {
     # Term 0 without a vote is a value like any other.
     "hard_state": HardState(),
+    "compact": (1, 1),
     "entries": [_ENTRY],
     "messages_after": [_MESSAGE],
 }
@@ -25,6 +27,9 @@ _FOR_OTHERS: dict[str, Any] = {
     "reads": [(0, 0)],
     "failed_reads": [0],
     "fetches": [Fetch(1, 1, 1, None, 1)],
+    "chunk_fetches": [FetchChunk(_META, 0, "s2", 1)],
+    "received": [ReceivedChunk(_META, 0, b"")],
+    "restore": _META,
     "events": [RoleChanged(Role.FOLLOWER, 1, None)],
 }
 

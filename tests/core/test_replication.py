@@ -19,7 +19,7 @@ from consensus.core.progress import Phase, Progress
 from consensus.core.state import Tuning
 from consensus.core.values import Role
 from consensus.errors import ProtocolError
-from tests.support.network import STABLE, Network, alone, entries_of
+from tests.support.network import STABLE, Disk, Network, alone, entries_of, led
 
 
 def _leader(*terms: int, term: int = 0, tuning: Tuning | None = None) -> Network:
@@ -105,7 +105,7 @@ class LeaderTickTests:
         network.tick("s1", network.tuning.heartbeat_ticks)
         (heartbeat,) = _to(network, "s2")
         assert heartbeat == AppendEntries(
-            "s1", 2, prev_index=5, prev_term=2, commit_index=3, round=0
+            "s1", 2, prev_index=5, prev_term=2, commit_index=3, round=1
         )
 
 
@@ -486,3 +486,41 @@ class BatchTests:
         network.heartbeat("s1")
         for name in network.names:
             assert len(network.applied[name]) == 2 + 2 * MAX_BATCH
+
+
+class ForgetfulPeerTests:
+    """A follower that comes back with less than it acknowledged."""
+
+    @pytest.mark.parametrize("is_busy", [False, True])
+    def test_gets_it_again(self, *, is_busy: bool) -> None:
+        """
+        Its storage is not durable; it catches up, and the network comes to rest.
+
+        The leader finds out by an answer to what it sent after that.
+        """
+        network = led()
+        network.propose("s1", b"a", b"b")
+        network.heartbeat("s1")
+        network.crash("s3")
+        network.disks["s3"] = Disk()
+        network.restart("s3")
+        if is_busy:
+            network.propose("s1", b"c")
+            network.settle()
+        network.pass_time(STABLE.election_ticks)
+        assert network.role("s1") is Role.LEADER
+        assert network.entries("s3") == network.entries("s1")
+        assert network.committed("s3") == network.committed("s1")
+
+    def test_an_old_refusal_does_not_make_one(self) -> None:
+        """A repeated answer to an earlier probe lowers nothing."""
+        network = led()
+        network.propose("s1", b"a", b"b")
+        network.heartbeat("s1")
+        progress = network.rafts["s1"].state.progress["s3"]
+        matched = progress.match_index
+        old = AppendEntriesResponse(
+            "s3", 2, success=False, index=matched, round=progress.matched_round
+        )
+        network.step("s1", old)
+        assert progress.match_index == matched

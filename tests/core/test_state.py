@@ -30,7 +30,7 @@ def _state(
         Tuning(election_ticks=10),
         Log(2, [(1, 1), (2, 2)]),
         HardState(2, "s3"),
-        Membership({"s1": "a", "s2": "b", "s3": "c"}),
+        [(1, Membership({"s1": "a", "s2": "b", "s3": "c"}))],
         random_below,
         role=role,
         durable=HardState(2, "s3"),
@@ -42,7 +42,7 @@ class PeersTests:
 
     def test_are_all_but_this_server(self) -> None:
         """A server sends itself nothing."""
-        assert list(_state().peers()) == ["s2", "s3"]
+        assert list(_state().electors()) == ["s2", "s3"]
 
 
 class ReplyTests:
@@ -86,7 +86,7 @@ class AdoptMembershipTests:
         """The shell has to know whom to connect to."""
         state = _state()
         membership = Membership({"s9": "z"})
-        state.adopt_membership(membership)
+        state.replace_memberships(1, [(1, membership)])
         assert state.membership is membership
         assert state.events == [MembershipChanged(membership)]
 

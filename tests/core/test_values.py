@@ -15,7 +15,14 @@ class EntryKindTests:
     def test_numbers_are_those_on_disk(self) -> None:
         """Data directories of every release hold these numbers."""
         numbers = {kind.name: int(kind) for kind in EntryKind}
-        assert numbers == {"NOOP": 0, "COMMAND": 1, "MEMBERSHIP": 2}
+        assert numbers == {
+            "NOOP": 0,
+            "COMMAND": 1,
+            "MEMBERSHIP": 2,
+            "SESSION": 3,
+            "VERSION": 4,
+            "DIGEST": 5,
+        }
 
     def test_a_plain_number_is_as_good(self) -> None:
         """An entry that was read from a disk equals the one that was written."""

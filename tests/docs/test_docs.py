@@ -24,7 +24,7 @@ from adapters.storage.sqlite import SQLiteOptions
 from adapters.transport.amp_connection import AMPOptions
 from adapters.transport.memory import MemoryOptions
 from consensus import cli, errors
-from consensus.config import Limits, Timing
+from consensus.config import Limits, Reads, Timing
 from tests.support.markdown import Block, Page
 from tests.support.walkthrough import matches, walk
 
@@ -50,7 +50,10 @@ SHORT = [
     "docs/glossary.md",
     *(
         f"docs/reference/{name}.md"
-        for name in ("command-line", "config", "errors", "library", "storage-formats")
+        for name in (
+            *("command-line", "config", "errors", "library"),
+            *("snapshot-files", "storage-formats"),
+        )
     ),
 ]
 MOST_LINES = 160
@@ -144,14 +147,14 @@ class ReferenceTests:
         assert not [name for name in consensus.__all__ if f"`{name}" not in text]
 
     def test_config(self) -> None:
-        """Every key of timing, limits and options stands there, with its default."""
+        """Every key of the parts and of options stands there, with its default."""
         rows = re.findall(
             r"^\| `(\w+)` \| `([^`]*)` \|", reference("config"), re.MULTILINE
         )
         known = {
             (each.name, yaml.safe_dump(each.default).split("\n")[0])
             for cls in (
-                *(Timing, Limits, AMPOptions),
+                *(Timing, Limits, Reads, AMPOptions),
                 *(MemoryOptions, SQLiteOptions, RocksDBOptions, LMDBOptions),
             )
             for each in fields(cls)

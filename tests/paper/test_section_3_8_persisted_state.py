@@ -38,6 +38,17 @@ class TermAndVoteTests:
             ("s3", RequestVoteResponse("s1", 2, granted=False))
         ]
 
+    def test_a_vote_in_a_term_that_was_known_before_is_persisted(self) -> None:
+        """§3.8: the vote is written though the term is not new."""
+        network = alone(1)
+        network.step("s1", RequestVote("s2", 2, 0, 0))
+        assert network.disks["s1"].hard_state == HardState(2)
+        network.step("s1", RequestVote("s3", 2, 2, 1))
+        _restart(network)
+        assert network.step("s1", RequestVote("s2", 2, 9, 1)) == [
+            ("s2", RequestVoteResponse("s1", 2, granted=False))
+        ]
+
     def test_a_restarted_candidate_votes_for_nobody_else_in_its_term(self) -> None:
         """§3.8: it has voted for itself."""
         network = alone(1)
@@ -87,6 +98,18 @@ class TermAndVoteTests:
         assert network.queue == []
         network.sync("s1")
         assert len(network.waiting(RequestVote)) == 2
+
+    def test_a_candidate_counts_itself_when_its_own_vote_is_durable(self) -> None:
+        """§3.8: that an earlier write is durable says nothing of it."""
+        network = Network(["s1"])
+        network.slow.add("s1")
+        network.step("s1", RequestVote("s9", 5, 0, 0))
+        network.campaign("s1")
+        network.sync("s1", 1)
+        assert network.disks["s1"].hard_state == HardState(5)
+        assert network.role("s1") is Role.CANDIDATE
+        network.sync("s1")
+        assert network.role("s1") is Role.LEADER
 
 
 class EntryTests:

@@ -204,3 +204,47 @@ def _reign(network: Network, name: str) -> tuple[int, int]:
     return term, sum(
         isinstance(event, RoleChanged) and event.role is Role.LEADER for event in events
     )
+
+
+class RemovedTests:
+    """§4.2.3: a server that was removed, and does not know."""
+
+    def _back(self, *, is_stable: bool) -> Network:
+        """Return a network to which s3 comes back, which missed its removal."""
+        network = led(tuning=replace(STABLE, stable_leader=is_stable))
+        network.isolate("s3")
+        network.change("s1", ["s1", "s2"])
+        network.pass_time(5 * _ELECTION)
+        network.heal()
+        return network
+
+    def test_it_deposes_nobody(self) -> None:
+        """§4.2.3: nobody who hears the leader listens to it."""
+        network = self._back(is_stable=True)
+        network.pass_time(20 * _ELECTION)
+        assert network.leaders() == ["s1"]
+        assert network.rafts["s1"].state.term == 2
+        network.propose("s1", b"x")
+        network.settle()
+        assert network.commands("s2") == [b"x"]
+
+    def test_without_loyalty_it_deposes_leader_after_leader(self) -> None:
+        """§4.2.3: it cannot win, but its terms are newer every time."""
+        network = self._back(is_stable=False)
+        network.pass_time(20 * _ELECTION)
+        assert network.rafts["s1"].state.term > 3
+        assert network.role("s3") is not Role.LEADER
+
+    def test_pre_vote_alone_would_not_do_before_the_others_know(self) -> None:
+        """§4.2.3, figure 4.7: its log is as good as those that lag behind."""
+        network = led("s1", "s2", "s3", "s4")
+        network.change("s1", ["s1", "s2", "s3"])
+        # Only the leader has the new membership; s4 hears it no more.
+        network.lose()
+        network.isolate("s4")
+        network.tick("s4", 3 * _ELECTION)
+        network.heal()
+        network.pass_time(6 * _ELECTION)
+        assert network.leaders() == ["s1"]
+        assert network.rafts["s1"].state.term == 2
+        assert network.agrees_on("s1", "s2", "s3")

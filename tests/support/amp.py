@@ -13,14 +13,17 @@ from twisted.protocols import amp
 
 from adapters.transport.amp import AMPTransport
 from adapters.transport.amp_connection import AMPOptions
+from consensus.acquaintances import Acquaintances
 from consensus.core.messages import RequestVote
 from consensus.core.values import Identity
 from consensus.testing.loopback import LoopbackReactor
-from consensus.testing.transport import RecordingInbox
+from consensus.testing.transport_inbox import RecordingInbox
 from tests.support.deferreds import result_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from consensus.errors import ProtocolError
 
 
 def port_of(name: str) -> int:
@@ -33,24 +36,79 @@ def address_of(name: str) -> str:
     return f"tcp:127.0.0.1:{port_of(name)}"
 
 
+class Door(RecordingInbox):
+    """
+    An inbox that welcomes peers as a server with a durable storage does.
+
+    Args:
+        own: Whose it is.
+        directory: Where peers are remembered; by default in memory, for the
+            time of the test.
+    """
+
+    def __init__(self, own: Identity, directory: Any = None) -> None:
+        super().__init__()
+        self.acquaintances = Acquaintances(
+            own,
+            is_member=lambda name: name in {"s1", "s2", "s3"},
+            incarnation_of=lambda _: None,
+            directory=directory or Notebook(),
+        )
+
+    def welcome(self, peer: Identity) -> None:
+        """Ask the acquaintances."""
+        super().welcome(peer)
+        self.acquaintances.welcome(peer)
+
+    def refused(self, peer: str, error: ProtocolError) -> None:
+        """Tell the acquaintances."""
+        super().refused(peer, error)
+        self.acquaintances.refused(peer, error)
+
+
+class Notebook:
+    """Remembers incarnations like a data directory, without a disk."""
+
+    def __init__(self) -> None:
+        self.noted: dict[str, str] = {}
+
+    def acquaintances(self) -> dict[str, str]:
+        """Return what is noted."""
+        return dict(self.noted)
+
+    def remember(self, peer: str, incarnation: str) -> None:
+        """Note it."""
+        self.noted[peer] = incarnation
+
+    def forget(self, peer: str) -> None:
+        """Strike it out."""
+        self.noted.pop(peer, None)
+
+
 class World:
     """A network in virtual time, and the servers on it."""
 
     def __init__(self) -> None:
         self.reactor = LoopbackReactor()
-        self.inboxes: dict[str, RecordingInbox] = {}
+        self.inboxes: dict[str, Door] = {}
 
     def client(self, **options: Any) -> AMPTransport:
         """Return a transport that does not listen."""
         return AMPTransport(AMPOptions(**options), self.reactor, self.reactor)
 
     def server(
-        self, name: str, *, cluster: str = "c", incarnation: str = "1", **options: Any
+        self,
+        name: str,
+        *,
+        cluster: str = "c",
+        incarnation: str = "1",
+        cluster_id: str = "",
+        **options: Any,
     ) -> AMPTransport:
         """Return a transport that listens as *name*."""
         transport = self.client(**options)
-        inbox = self.inboxes[name] = RecordingInbox()
-        identity = Identity(cluster, name, incarnation)
+        identity = Identity(cluster, name, incarnation, cluster_id)
+        inbox = self.inboxes[name] = Door(identity)
         result_of(transport.listen(identity, address_of(name), inbox))
         return transport
 

@@ -5,16 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
 
 from adapters.transport.memory import MemoryOptions, MemoryTransport
+from consensus.applier import Applier
 from consensus.client import Client
-from consensus.core.values import Identity
-from consensus.errors import CommandFailedError, RaftError
+from consensus.core.values import Entry, EntryKind, Identity
+from consensus.errors import CommandFailedError, OutcomeUnknownError, RaftError
+from consensus.options import ReadOptions, unpack_read
+from consensus.sessions import Operation, check, entry_of
 from tests.support.servers import VirtualReactor
 
 if TYPE_CHECKING:
     from consensus.core.messages import Message
+    from consensus.errors import ProtocolError
     from consensus.interfaces import StateMachine
+
+OPERATIONS = {
+    "session_open": Operation.OPEN,
+    "session_write": Operation.COMMAND,
+    "session_close": Operation.CLOSE,
+}
 
 
 class MachineServer:
@@ -28,12 +39,17 @@ class MachineServer:
 
     def __init__(self, machine: StateMachine, network: str) -> None:
         self.machine = machine
-        self.state: Any = machine.init("s1")
+        self.applier = Applier(machine, "s1")
+        #: Whether the next answer is lost, after the call was done.
+        self.loses_answer = False
+        self._index = 0
         #: What the next call fails with, if with anything.
         self.error: RaftError | None = None
         #: What the next call is answered, if not by the machine.
         self.answered: bytes | None = None
         self.calls = 0
+        #: How the last read with options was to be done.
+        self.options = ReadOptions()
         self.reactor = VirtualReactor()
         options = MemoryOptions(network=network)
         transport = MemoryTransport(options, self.reactor, self.reactor)
@@ -43,6 +59,17 @@ class MachineServer:
             MemoryTransport(options, self.reactor, self.reactor),
             self.reactor,
         )
+
+    def welcome(self, peer: Identity) -> None:
+        """Welcome everybody."""
+
+    def refused(self, peer: str, error: ProtocolError) -> None:
+        """Take no notice."""
+
+    @property
+    def state(self) -> Any:
+        """Return what the writes have made."""
+        return self.applier.state
 
     def deliver(self, message: Message) -> None:
         """Take no messages."""
@@ -58,16 +85,40 @@ class MachineServer:
             raise error
         if self.answered is not None:
             return self.answered
-        command = self.machine.decode(payload)
-        handle = {
-            "write": self.machine.handle_write,
-            "read": self.machine.handle_read,
-        }[method]
+        if method == "read_with":
+            method, (self.options, payload) = "read", unpack_read(payload)
+        if method == "read":
+            return self._read(payload)
+        result = self._apply(method, payload)
+        if self.loses_answer:
+            self.loses_answer = False
+            raise OutcomeUnknownError("the connection was lost before the answer")
+        if isinstance(result, Failure):
+            result.raiseException()
+        return result if method != "write" else self.machine.encode(result)
+
+    def _read(self, payload: bytes) -> bytes:
+        query, state = self.machine.decode(payload), self.applier.state
         try:
-            result, self.state = handle(command, self.state)
+            result, _ = self.machine.handle_read(query, state)
         except Exception as error:
             raise CommandFailedError(type(error).__name__, str(error)) from error
         return self.machine.encode(result)
+
+    def _apply(self, method: str, payload: bytes) -> Any:
+        self._index += 1
+        if method == "write":
+            self.machine.decode(payload)
+            entry = Entry(self._index, 1, EntryKind.COMMAND, payload)
+        else:
+            operation = OPERATIONS[method]
+            check(operation, payload)
+            time = int(self.reactor.seconds() * 1000)
+            data = entry_of(operation, payload, time)
+            entry = Entry(self._index, 1, EntryKind.SESSION, data)
+        results: list[Any] = []
+        self.applier.apply([entry], lambda _, result: results.append(result))
+        return results[0]
 
     def settle(self) -> None:
         """Let everything happen that is under way."""

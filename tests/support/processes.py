@@ -54,12 +54,33 @@ class MemberProcesses:
             "data_dir": str(directory / "data"),
             **keys,
         }
+        self.document = document
         self.config.write_text(yaml.safe_dump(document))
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
+    def invite(self, name: str, **keys: Any) -> str:
+        """
+        Write a config for the new server *name*, which joins the others.
+
+        Returns:
+            Its address.
+        """
+        address = f"tcp:127.0.0.1:{free_ports(1)[0]}"
+        join = list(self.addresses.values())
+        document = {**self.document, "members": {name: address}, "join": join, **keys}
+        self.config_of(name).write_text(yaml.safe_dump(document))
+        return address
+
+    def config_of(self, name: str) -> Path:
+        """Return the file of *name*: its own if it was invited."""
+        if name in self.addresses:
+            return self.config
+        return self.directory / f"{name}.yaml"
+
     def start(self, name: str, *wrapper: str) -> None:
         """Start the process of *name*, under *wrapper*; it logs to a file."""
-        arguments = ["--nodaemon", "raft", f"--config={self.config}", f"--serve={name}"]
+        config = self.config_of(name)
+        arguments = ["--nodaemon", "raft", f"--config={config}", f"--serve={name}"]
         with (self.directory / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
                 [*wrapper, SCRIPTS / "twistd", *arguments],

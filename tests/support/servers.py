@@ -92,9 +92,10 @@ class Servers:
         for name in names:
             self.start(name)
 
-    def start(self, name: str) -> RaftServer:
-        """Start *name* and wait until it answers."""
-        config = from_mapping(self.mapping, name=name, state_machine=self.machine)
+    def start(self, name: str, **keys: Any) -> RaftServer:
+        """Start *name*, with these *keys* too, and wait until it answers."""
+        mapping = {**self.mapping, **keys}
+        config = from_mapping(mapping, name=name, state_machine=self.machine)
         server = RaftServer(
             config, name, self.reactor, self.reactor, self.random.randrange
         )
@@ -102,6 +103,19 @@ class Servers:
         self.result(server.when_started())
         self.servers[name] = server
         return server
+
+    def join(self, name: str, *, at: str = "", **keys: Any) -> RaftServer:
+        """Start *name*, which asks the others to take it in."""
+        keys = {"join": list(self.names), **keys}
+        return self.start(name, members={name: at or name}, **keys)
+
+    def until(self, is_so: Callable[[], Any], seconds: float = 20) -> None:
+        """Let time pass until it is so."""
+        for _ in range(round(seconds * 1000)):
+            if is_so():
+                return
+            self.reactor.advance(0.001)
+        raise AssertionError("it never came to that")
 
     def stop(self, name: str) -> None:
         """Stop *name*."""

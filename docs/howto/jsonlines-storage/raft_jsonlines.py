@@ -1,10 +1,11 @@
 """
 Raft storage in a text file, ``log.jsonl``: one line for each write.
 
-A line is a CRC-32, a space, and a JSON object: ``{"term": …, "vote": …}`` or
-``{"first": index, "entries": [[term, kind, command in base64], …]}``.  Lines
-are only ever added.  A line of entries replaces what stood at its first index
-and above, so a conflict needs no rewriting.
+A line is a CRC-32C, a space, and a JSON object: ``{"term": …, "vote": …}``,
+``{"base": index, "base_term": term}`` of the last dropped entry, or
+``{"first": index, "entries": [[term, kind, command in base64], …]}``.  A line
+of entries replaces what stood at its first index and above, so a conflict
+needs no rewriting.  Only a compaction writes a new file.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
-from zlib import crc32
+
+from crc32c import crc32c
 
 from consensus.core.values import Entry, HardState
 from consensus.errors import CompactedError, Finding, StorageError
@@ -45,7 +47,9 @@ class JSONLinesStorage(Storage):
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
         self._file: BinaryIO | None = None
+        self._path = Path()
         self._hard_state = HardState()
+        self._base = self._base_term = 0
         self._entries: list[Entry] = []
 
     @classmethod
@@ -61,7 +65,7 @@ class JSONLinesStorage(Storage):
 
     def open(self, directory: Path) -> None:
         """Replay the file; cut off a last line that a crash left unfinished."""
-        path = directory / self.options.file_name
+        self._path = path = directory / self.options.file_name
         try:
             self._file = path.open("a+b")
             self._file.seek(0)
@@ -85,24 +89,25 @@ class JSONLinesStorage(Storage):
     def _replay(self, line: bytes) -> bool:
         """Do again what *line* says; return whether it is whole."""
         checksum, _, text = line.rstrip(b"\n").partition(b" ")
-        if not line.endswith(b"\n") or checksum != b"%08x" % crc32(text):
+        if not line.endswith(b"\n") or checksum != b"%08x" % crc32c(text):
             return False
         record = json.loads(text)
         if "entries" in record:
             first = record["first"]
-            del self._entries[first - 1 :]
+            del self._entries[first - self._base - 1 :]
             self._entries += [
                 Entry(index, term, kind, base64.b64decode(command))
                 for index, (term, kind, command) in enumerate(record["entries"], first)
             ]
+        elif "base" in record:
+            self._base, self._base_term = record["base"], record["base_term"]
         else:
             self._hard_state = HardState(record["term"], record["vote"])
         return True
 
     def _write(self, record: dict[str, Any]) -> None:
-        text = json.dumps(record).encode()
         try:
-            self._opened.write(b"%08x %s\n" % (crc32(text), text))
+            self._opened.write(_line(record))
         except OSError as error:
             message = f"cannot write: {error}"
             raise StorageError(message) from error
@@ -119,7 +124,7 @@ class JSONLinesStorage(Storage):
 
     def save_hard_state(self, hard_state: HardState) -> None:
         """Add a line; the last one counts."""
-        self._write({"term": hard_state.term, "vote": hard_state.vote})
+        self._write(_hard_state_record(hard_state))
         self._hard_state = hard_state
 
     def append(self, entries: Sequence[Entry]) -> None:
@@ -128,17 +133,13 @@ class JSONLinesStorage(Storage):
             raise StorageError("nothing to append")
         first = entries[0].index
         indexes = [entry.index for entry in entries]
-        if not 1 <= first <= self.last_index() + 1 or indexes != list(
+        if not self._base < first <= self.last_index() + 1 or indexes != list(
             range(first, first + len(entries))
         ):
             message = f"{indexes[0]} to {indexes[-1]} do not follow {self.last_index()}"
             raise StorageError(message)
-        commands = [
-            (entry.term, int(entry.kind), base64.b64encode(entry.command).decode())
-            for entry in entries
-        ]
-        self._write({"first": first, "entries": commands})
-        del self._entries[first - 1 :]
+        self._write(_entries_record(entries))
+        del self._entries[first - self._base - 1 :]
         self._entries += entries
 
     def entries(self, first: int, last: int, max_bytes: int) -> Sequence[Entry]:
@@ -147,7 +148,7 @@ class JSONLinesStorage(Storage):
         self._check_index(last)
         chosen: list[Entry] = []
         size = 0
-        for entry in self._entries[first - 1 : last]:
+        for entry in self._entries[first - self._base - 1 : last - self._base]:
             size += len(entry.command)
             if chosen and size > max_bytes:
                 break
@@ -156,25 +157,54 @@ class JSONLinesStorage(Storage):
 
     def term(self, index: int) -> int:
         """Return it from memory."""
-        if index == 0:
-            return 0
+        if index == self._base:
+            return self._base_term
         self._check_index(index)
-        return self._entries[index - 1].term
+        return self._entries[index - self._base - 1].term
 
     def _check_index(self, index: int) -> None:
-        if index < 1:
-            raise CompactedError(1)
+        if index <= self._base:
+            raise CompactedError(self.first_index())
         if index > self.last_index():
             message = f"there is no entry {index}; the last is {self.last_index()}"
             raise StorageError(message)
 
     def first_index(self) -> int:
-        """Return 1: nothing is ever compacted."""
-        return 1
+        """Return what follows the last dropped entry."""
+        return self._base + 1
 
     def last_index(self) -> int:
-        """Return the number of entries."""
-        return len(self._entries)
+        """Return the number of entries, with those that were dropped."""
+        return self._base + len(self._entries)
+
+    def compact(self, index: int, term: int) -> None:
+        """Put a new file, without the dropped entries, in the place of the old."""
+        if index <= self._base:
+            return
+        keeps = index <= self.last_index() and self.term(index) == term
+        kept = self._entries[index - self._base :] if keeps else []
+        self._rewrite(
+            _hard_state_record(self._hard_state),
+            {"base": index, "base_term": term},
+            *([_entries_record(kept)] if kept else []),
+        )
+        self._base, self._base_term, self._entries = index, term, kept
+
+    def _rewrite(self, *records: dict[str, Any]) -> None:
+        new = self._path.with_name(f"{self._path.name}.new")
+        try:
+            with new.open("wb") as file:
+                file.writelines(map(_line, records))
+                file.flush()
+                os.fsync(file.fileno())
+            self._opened.close()
+            # From here on, one whole file or the other is there.
+            new.replace(self._path)
+            _sync_directory(self._path.parent)
+            self._file = self._path.open("ab")
+        except OSError as error:
+            message = f"cannot compact: {error}"
+            raise StorageError(message) from error
 
     def sync(self) -> None:
         """Hand all lines to the disk."""
@@ -190,6 +220,25 @@ class JSONLinesStorage(Storage):
         if self._file is not None:
             self._file.close()
         self._file, self._hard_state, self._entries = None, HardState(), []
+        self._base = self._base_term = 0
+
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    text = json.dumps(record).encode()
+    return b"%08x %s\n" % (crc32c(text), text)
+
+
+def _hard_state_record(hard_state: HardState) -> dict[str, Any]:
+    return {"term": hard_state.term, "vote": hard_state.vote}
+
+
+def _entries_record(entries: Sequence[Entry]) -> dict[str, Any]:
+    commands = [
+        (entry.term, int(entry.kind), base64.b64encode(entry.command).decode())
+        for entry in entries
+    ]
+    return {"first": entries[0].index, "entries": commands}
 
 
 def _sync_directory(directory: Path) -> None:

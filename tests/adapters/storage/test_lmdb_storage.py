@@ -210,7 +210,7 @@ class TestFiles:
     def test_the_format_is_a_file(self, tmp_path: Path) -> None:
         """Its version can be read without LMDB."""
         write(tmp_path, 1)
-        assert (tmp_path / "raft.lmdb" / "FORMAT").read_text() == "1\n"
+        assert (tmp_path / "raft.lmdb" / "FORMAT").read_text() == "2\n"
 
     def test_hard_states_do_not_make_the_file_grow(self, tmp_path: Path) -> None:
         """Pages that are free are used again."""
@@ -429,15 +429,21 @@ class TestDamage:
         ):
             storage.entries(1, 3, PLENTY)
 
-    @pytest.mark.parametrize("index", [1, 3])
+    @pytest.mark.parametrize(
+        ("index", "message"),
+        [
+            (1, r"entry 1 is missing; .*replace"),
+            (3, r"3 of the entries 1 to 4 are there; .*replace"),
+        ],
+    )
     def test_a_missing_entry_is_noticed_by_the_open(
-        self, tmp_path: Path, index: int
+        self, tmp_path: Path, index: int, message: str
     ) -> None:
         """A hole anywhere stops the start: the entries are counted."""
         write(tmp_path, 4)
         with database_in(tmp_path) as database:
             database.delete(key(index))
-        with pytest.raises(StorageError, match=r"3 of 4 entries are there; .*replace"):
+        with pytest.raises(StorageError, match=message):
             LMDBStorage().open(tmp_path)
 
     def test_a_missing_entry_is_noticed_by_a_read(self, tmp_path: Path) -> None:
@@ -445,7 +451,7 @@ class TestDamage:
         write(tmp_path, 4)
         with database_in(tmp_path) as database:
             database.delete(key(3))
-            database.put(b"\x00", b"")
+            database.put(key(1) + b"\x00", b"")
         with opened(tmp_path) as storage:
             with pytest.raises(StorageError, match="entry 3 is missing"):
                 storage.entries(1, 4, PLENTY)
@@ -459,6 +465,8 @@ class TestDamage:
             ("entries", b"\x7f", b"", "cannot open"),
             ("state", b"hard_state", b"", "term and vote are damaged"),
             ("state", b"hard_state", bytes(13), "term and vote are damaged"),
+            ("state", b"extent", bytes(20), "where the log begins is damaged"),
+            ("state", b"extent", b"", "where the log begins is damaged"),
         ],
     )
     def test_a_damaged_end_is_noticed_by_the_open(
@@ -472,6 +480,23 @@ class TestDamage:
             LMDBStorage().open(tmp_path)
         with database_in(tmp_path):
             pass
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            (b"hard_state", "term and vote are damaged"),
+            (b"extent", "where the log begins is damaged"),
+        ],
+    )
+    def test_a_missing_record_is_noticed_by_the_open(
+        self, tmp_path: Path, name: bytes, message: str
+    ) -> None:
+        """Both are there from the first moment on."""
+        write(tmp_path, 3)
+        with database_in(tmp_path, "state") as transaction:
+            transaction.delete(name)
+        with pytest.raises(StorageError, match=message):
+            LMDBStorage().open(tmp_path)
 
     def test_a_page_of_zeros_is_an_error(self, tmp_path: Path) -> None:
         """A read that meets it fails; the process lives, and so do other reads."""
@@ -529,13 +554,21 @@ class TestCheck:
         with pytest.raises(StorageError, match=r"cannot open: .*NOTFOUND"):
             LMDBStorage().open(tmp_path)
 
-    @pytest.mark.parametrize("version", ["2\n", "", "one"])
+    @pytest.mark.parametrize("version", ["3\n", "", "one"])
     def test_another_format_is_found(self, tmp_path: Path, version: str) -> None:
         """What a later release wrote is left to it."""
         write(tmp_path, 1)
         (tmp_path / "raft.lmdb" / "FORMAT").write_text(version)
         assert ids(tmp_path) == ["storage.E103"]
-        with pytest.raises(StorageError, match=r"has format .*; this release reads 1"):
+        with pytest.raises(StorageError, match=r"has format .*; this release reads 2"):
+            LMDBStorage().open(tmp_path)
+
+    def test_the_format_of_a_pre_release_is_refused(self, tmp_path: Path) -> None:
+        """One sentence says what to do."""
+        write(tmp_path, 1)
+        (tmp_path / "raft.lmdb" / "FORMAT").write_text("1\n")
+        assert ids(tmp_path) == ["storage.E103"]
+        with pytest.raises(StorageError, match="a pre-release wrote it: begin with"):
             LMDBStorage().open(tmp_path)
 
     def test_a_format_that_is_no_text_is_found(self, tmp_path: Path) -> None:

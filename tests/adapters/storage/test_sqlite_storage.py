@@ -89,14 +89,14 @@ class TestFile:
         ]
         assert hard_states[0]["term"] == 4
         assert hard_states[0]["vote"] == "s2"
-        assert meta == [{"key": "format", "value": 1}]
+        assert meta == [{"key": "format", "value": 2}]
         assert keys == ["index"]
 
     def test_a_new_file_says_what_it_is(self, tmp_path: Path) -> None:
         """Its header has the application and the format while it is still open."""
         with opened(tmp_path):
             header = (tmp_path / "raft.sqlite").read_bytes()[:100]
-        assert header[60:64] == b"\x00\x00\x00\x01"
+        assert header[60:64] == b"\x00\x00\x00\x02"
         assert header[68:72] == b"RAFT"
 
     def test_a_sync_syncs(self, tmp_path: Path) -> None:
@@ -334,6 +334,16 @@ class TestDamage:
             ("UPDATE hard_state SET vote = NULL", "term and vote are damaged"),
             ("UPDATE hard_state SET vote = 7", "term and vote are damaged"),
             ("DROP TABLE hard_state", "no such table"),
+            ("DELETE FROM hard_state", "term and vote are damaged"),
+            ('DELETE FROM entries WHERE "index" = 3', "entry 3 is missing"),
+            ("DELETE FROM entries", "entry 1 is missing"),
+            ("DELETE FROM extent", "where the log begins is damaged"),
+            ("UPDATE extent SET base_index = 1", "where the log begins"),
+            ("UPDATE extent SET base_term = 1", "where the log begins"),
+            ("UPDATE extent SET last_index = 2", "where the log begins"),
+            ("UPDATE extent SET memberships = '[2]'", "where the log begins"),
+            ("UPDATE extent SET memberships = '[', crc = 0", "where the log begins"),
+            ("UPDATE extent SET memberships = 7", "where the log begins"),
         ],
     )
     def test_a_damaged_end_is_noticed_by_the_open(
@@ -396,9 +406,17 @@ class TestCheck:
     def test_a_newer_format_is_found(self, tmp_path: Path) -> None:
         """What a later release wrote is left to it."""
         write(tmp_path, 1)
-        tamper(tmp_path, "PRAGMA user_version = 2")
+        tamper(tmp_path, "PRAGMA user_version = 3")
         assert ids(tmp_path) == ["storage.E103"]
-        with pytest.raises(StorageError, match="has format 2; this release reads 1"):
+        with pytest.raises(StorageError, match="has format 3; this release reads 2"):
+            SQLiteStorage().open(tmp_path)
+
+    def test_the_format_of_a_pre_release_is_refused(self, tmp_path: Path) -> None:
+        """One sentence says what to do."""
+        write(tmp_path, 1)
+        tamper(tmp_path, "PRAGMA user_version = 1")
+        assert ids(tmp_path) == ["storage.E103"]
+        with pytest.raises(StorageError, match="a pre-release wrote it: begin with"):
             SQLiteStorage().open(tmp_path)
 
     def test_a_lost_file_is_found(self, tmp_path: Path) -> None:

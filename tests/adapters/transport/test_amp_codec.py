@@ -14,19 +14,24 @@ from adapters.transport.amp_codec import decode, encode
 from consensus.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
+    InstallSnapshot,
+    InstallSnapshotResponse,
     Message,
     RequestPreVote,
     RequestPreVoteResponse,
+    RequestReadIndex,
+    RequestReadIndexResponse,
     RequestVote,
     RequestVoteResponse,
     TimeoutNow,
 )
-from consensus.core.values import Entry, EntryKind
+from consensus.core.values import Entry, EntryKind, SnapshotMeta
 from consensus.errors import ProtocolError
-from consensus.testing.transport import MESSAGES
+from consensus.testing.transport_inbox import MESSAGES
 
 _numbers = st.integers(0, 2**63 - 1)
 _names = st.text(max_size=20)
+_checksums = st.integers(0, 2**32 - 1)
 
 
 @st.composite
@@ -52,6 +57,28 @@ def appends(draw: st.DrawFn) -> AppendEntries:
     )
 
 
+@st.composite
+def snapshots(draw: st.DrawFn) -> InstallSnapshot:
+    """Draw chunks of snapshots that their senders can have."""
+    last_term, term = sorted((draw(_numbers), draw(_numbers)))
+    membership_index, index = sorted((draw(_numbers), draw(_numbers)))
+    number = draw(st.integers(0, 2**40))
+    chunks = draw(st.integers(number + 1, 2**41))
+    data = draw(st.binary(max_size=40))
+    more = draw(st.integers(0, 2**30)) if chunks > 1 else 0
+    size = min(len(data) + more, chunks << 20)
+    meta = SnapshotMeta(
+        index,
+        last_term,
+        draw(st.binary(max_size=40)),
+        membership_index,
+        chunks,
+        size,
+        draw(_checksums),
+    )
+    return InstallSnapshot(draw(_names), term, meta, number, data)
+
+
 messages = st.one_of(
     st.builds(RequestVote, _names, _numbers, _numbers, _numbers, st.booleans()),
     st.builds(RequestVoteResponse, _names, _numbers, st.booleans()),
@@ -59,6 +86,12 @@ messages = st.one_of(
     st.builds(RequestPreVoteResponse, _names, _numbers, st.booleans()),
     st.builds(TimeoutNow, _names, _numbers),
     appends(),
+    snapshots(),
+    st.builds(
+        InstallSnapshotResponse, _names, _numbers, _numbers, _checksums, _numbers
+    ),
+    st.builds(RequestReadIndex, _names, _numbers, _numbers),
+    st.builds(RequestReadIndexResponse, _names, _numbers, _numbers, _numbers),
     st.builds(
         AppendEntriesResponse,
         _names,
@@ -70,6 +103,10 @@ messages = st.one_of(
         _numbers,
     ),
 )
+
+
+def _is_small(message: Message) -> bool:
+    return len(encode(message)) < 1000
 
 
 def sealed(body: bytes) -> bytes:
@@ -143,6 +180,43 @@ class RoundTripTests:
         assert encode(message) == bytes.fromhex(expected)
         assert decode(bytes.fromhex(expected)) == message
 
+    @pytest.mark.parametrize(
+        ("message", "expected"),
+        [
+            (
+                InstallSnapshot(
+                    "s1", 7, SnapshotMeta(40, 6, b"m", 1, 2, 5, 0xDEADBEEF), 1, b"ab"
+                ),
+                (
+                    "0108 0002 0000000000000007 0000000000000028 0000000000000006"
+                    "0000000000000001 0000000000000002 0000000000000005 deadbeef"
+                    "0000000000000001 00000001 00000002 7331 6d 6162"
+                ),
+            ),
+            (
+                InstallSnapshotResponse("s1", 7, 40, 0xDEADBEEF, 2),
+                (
+                    "0109 0002 0000000000000007 0000000000000028 deadbeef"
+                    "0000000000000002 7331"
+                ),
+            ),
+            (
+                RequestReadIndex("s1", 7, 3),
+                "010a 0002 0000000000000007 0000000000000003 7331",
+            ),
+            (
+                RequestReadIndexResponse("s1", 7, 3, 44),
+                ("010b 0002 0000000000000007 0000000000000003000000000000002c 7331"),
+            ),
+        ],
+    )
+    def test_the_bytes_of_snapshots_and_reads(
+        self, message: Message, expected: str
+    ) -> None:
+        """Likewise; here the checksum is left to the test."""
+        assert encode(message) == sealed(bytes.fromhex(expected))
+        assert decode(sealed(bytes.fromhex(expected))) == message
+
     def test_no_class_of_messages_is_left_out(self) -> None:
         """A transport's suite sends every class, and every class comes back."""
         assert {type(message) for message in MESSAGES} == set(get_args(Message))
@@ -162,7 +236,7 @@ class HostileBytesTests:
     def test_arbitrary_bytes(self, data: bytes) -> None:
         decode_or_refuse(data)
 
-    @given(st.binary(max_size=120), st.integers(0, 8))
+    @given(st.binary(max_size=120), st.integers(0, 12))
     def test_arbitrary_bytes_with_a_right_checksum(
         self, data: bytes, kind: int
     ) -> None:
@@ -221,8 +295,8 @@ class HostileBytesTests:
             decode(b"")
 
     def test_an_unknown_type(self) -> None:
-        with pytest.raises(ProtocolError, match="unknown type 9"):
-            decode(sealed(b"\1\t" + bytes(20)))
+        with pytest.raises(ProtocolError, match="unknown type 12"):
+            decode(sealed(b"\1\x0c" + bytes(20)))
 
     def test_a_wrong_checksum(self) -> None:
         with pytest.raises(ProtocolError, match="checksum"):
@@ -241,6 +315,13 @@ class HostileBytesTests:
             TimeoutNow("s1", 2**64 - 1),
             AppendEntries("s1", 1, 2**63, 0, 0, 0),
             AppendEntriesResponse("s1", 1, success=True, index=2**63, round=0),
+            InstallSnapshot("s1", 2**63, SnapshotMeta(1, 1, b"", 1, 1), 0, b""),
+            InstallSnapshot("s1", 1, SnapshotMeta(2**63, 1, b"", 1, 1), 0, b""),
+            InstallSnapshot("s1", 1, SnapshotMeta(1, 1, b"", 1, 2**63), 0, b""),
+            InstallSnapshotResponse("s1", 1, 2**63, 0, 0),
+            InstallSnapshotResponse("s1", 1, 1, 0, 2**63),
+            RequestReadIndex("s1", 1, 2**63),
+            RequestReadIndexResponse("s1", 1, 1, 2**63),
         ],
     )
     def test_a_number_that_a_storage_cannot_keep(self, message: Message) -> None:
@@ -253,7 +334,7 @@ class HostileBytesTests:
         [
             (6, 7, Entry(1, 8, EntryKind.COMMAND, b"")),
             (6, 7, Entry(1, 5, EntryKind.COMMAND, b"")),
-            (6, 7, Entry(1, 7, 3, b"")),
+            (6, 7, Entry(1, 7, 6, b"")),
         ],
     )
     def test_an_impossible_entry(self, prev_term: int, term: int, entry: Entry) -> None:
@@ -280,7 +361,42 @@ class HostileBytesTests:
         with pytest.raises(ProtocolError, match="only 0 and 1"):
             decode(sealed(bytes(body)))
 
-    @pytest.mark.parametrize("message", MESSAGES)
+    @pytest.mark.parametrize(
+        ("meta", "number", "data", "sentence"),
+        [
+            (SnapshotMeta(5, 8, b"", 1, 1), 0, b"", "impossible term"),
+            (SnapshotMeta(5, 7, b"", 6, 1), 0, b"", "impossible term or membership"),
+            (SnapshotMeta(5, 7, b"", 1, 0), 0, b"", "0 chunks has no chunk 0"),
+            (SnapshotMeta(5, 7, b"", 1, 2, 9), 2, b"a", "2 chunks has no chunk 2"),
+            (SnapshotMeta(5, 7, b"", 1, 2, 3), 0, b"abcd", "size is not that"),
+            (SnapshotMeta(5, 7, b"", 1, 1, 3), 0, b"ab", "size is not that"),
+            (SnapshotMeta(5, 7, b"", 1, 2, 2**21 + 1), 0, b"a", "chunk .* too large"),
+            (SnapshotMeta(5, 7, b"", 1, 9, 2**22), 0, bytes(2**20 + 1), "too large"),
+            (SnapshotMeta(5, 7, bytes(2**20 + 1), 1, 1), 0, b"", "membership of a"),
+        ],
+    )
+    def test_an_impossible_snapshot(
+        self, meta: SnapshotMeta, number: int, data: bytes, sentence: str
+    ) -> None:
+        """What a chunk says of its snapshot has to fit together."""
+        with pytest.raises(ProtocolError, match=sentence):
+            decode(encode(InstallSnapshot("s1", 7, meta, number, data)))
+
+    def test_the_largest_chunk_and_membership(self) -> None:
+        """A mebibyte of either is still taken."""
+        meta = SnapshotMeta(5, 7, bytes(2**20), 1, 2, 2**21)
+        message = InstallSnapshot("s1", 7, meta, 1, bytes(2**20))
+        assert decode(encode(message)) == message
+
+    def test_a_membership_that_the_bytes_do_not_back(self) -> None:
+        """Four gigabytes of it are announced, none is there."""
+        meta = SnapshotMeta(5, 7, b"", 1, 1)
+        body = bytearray(encode(InstallSnapshot("s1", 7, meta, 0, b""))[:-4])
+        body[-10:-6] = b"\xff" * 4
+        with pytest.raises(ProtocolError, match="length is not that of its parts"):
+            decode(sealed(bytes(body)))
+
+    @pytest.mark.parametrize("message", [one for one in MESSAGES if _is_small(one)])
     def test_every_length_that_is_too_short(self, message: Message) -> None:
         """A right checksum does not make up for missing bytes."""
         body = encode(message)[:-4]

@@ -11,6 +11,7 @@ from twisted.protocols import amp
 from adapters.transport.amp_codec import encode
 from adapters.transport.amp_commands import Call, Hello, Message, Ping
 from consensus.core.messages import RequestVote
+from consensus.core.values import Identity
 from consensus.errors import NotLeaderError
 from tests.support.amp import World, address_of, call_remote, port_of, warnings
 from tests.support.deferreds import error_of, has_fired, result_of
@@ -22,7 +23,7 @@ VOTE = RequestVote("s2", 7, 6, 5)
 def world() -> World:
     """Return a network with the server s1."""
     world = World()
-    world.server("s1")
+    world.server("s1", cluster_id="here")
     return world
 
 
@@ -57,7 +58,19 @@ class IntroductionTests:
             "cluster": "c",
             "server": "s1",
             "incarnation": "1",
+            "cluster_id": "here",
         }
+
+    def test_a_cluster_id_is_said_and_heard(self, world: World) -> None:
+        """Who has one says so; who says none has none."""
+        for cluster_id in ("here", None):
+            answer = hello(world.stranger("s1"), cluster_id=cluster_id)
+            world.settle()
+            assert result_of(answer)["cluster_id"] == "here"
+        assert world.inboxes["s1"].met == [
+            Identity("c", "s2", "1", "here"),
+            Identity("c", "s2", "1"),
+        ]
 
     def test_a_message_after_hello(self, world: World) -> None:
         stranger = world.stranger("s1")
@@ -85,6 +98,7 @@ class IntroductionTests:
             ({"cluster": "another"}, "give both the same cluster name"),
             ({"to": "s3"}, "'s2' takes this server for 's3', but it is 's1'"),
             ({"server": "s1"}, "two servers are called 's1'"),
+            ({"cluster_id": "there"}, "another cluster that is also called 'c'"),
         ],
     )
     def test_who_does_not_belong_is_told_why(

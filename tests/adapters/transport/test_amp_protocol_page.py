@@ -13,7 +13,7 @@ from adapters.transport.amp_codec import encode
 from adapters.transport.amp_commands import Call, Hello, Message, Ping
 from adapters.transport.amp_connection import AMPOptions
 from consensus.core.values import Status
-from consensus.testing.transport import MESSAGES
+from consensus.testing.transport_inbox import MESSAGES
 from contrib.kvstore import Set
 from contrib.kvstore.commands import encode as encode_command
 from tests.support.markdown import Page

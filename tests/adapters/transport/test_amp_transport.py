@@ -10,18 +10,20 @@ from twisted.trial.unittest import TestCase
 
 from adapters.transport.amp import AMPTransport
 from adapters.transport.amp_connection import AMPOptions
-from consensus.core.messages import AppendEntries, RequestVote
-from consensus.core.values import Entry, EntryKind, Identity
+from consensus.core.messages import AppendEntries, InstallSnapshot, RequestVote
+from consensus.core.values import Entry, EntryKind, Identity, SnapshotMeta
 from consensus.errors import (
     InvalidCommandError,
     OutcomeUnknownError,
     OverloadedError,
+    ReplacedError,
     TimedOutError,
     UnreachableError,
 )
 from consensus.testing.loopback import LoopbackReactor
-from consensus.testing.transport import RecordingInbox, TransportSuite
-from tests.support.amp import World, address_of, port_of, warnings
+from consensus.testing.transport import TransportSuite
+from consensus.testing.transport_inbox import RecordingInbox
+from tests.support.amp import Door, World, address_of, port_of, warnings
 from tests.support.deferreds import error_of, has_fired, result_of
 
 if TYPE_CHECKING:
@@ -197,8 +199,8 @@ class IdentityTests:
         """Two servers cannot both be s2."""
         world.server("s2")
         twin = world.client()
-        inbox = RecordingInbox()
-        result_of(twin.listen(Identity("c", "s2", "2"), address_of("s4"), inbox))
+        identity = Identity("c", "s2", "2")
+        result_of(twin.listen(identity, address_of("s4"), Door(identity)))
         text = self.refused(world, twin, "s2", "s2")
         assert text.count("two servers are called 's2': stop one of them") == 2
 
@@ -216,26 +218,61 @@ class IdentityTests:
         assert all("has another data directory" in line for line in logged)
         assert len(logged) == 3
 
-    def test_a_lost_disk_that_is_accepted(self, world: World) -> None:
-        one, two = world.pair(accept_replaced=True)
+    def test_a_lost_disk_is_told_so(self, world: World) -> None:
+        """The server that lost it can tell by the error's class."""
+        one, two = world.pair()
         two.close()
         world.settle(0.5)
-        again = world.server("s2", incarnation="2", accept_replaced=True)
-        again.connect("s1", address_of("s1"))
-        world.settle(2.0)
-        assert world.passes(one, "s2")
-        assert world.passes(again, "s1")
+        again = world.server("s2", incarnation="2")
+        with warnings() as logged:
+            again.connect("s1", address_of("s1"))
+            world.settle(10.0)
+        refusals = world.inboxes["s2"].acquaintances.refusals
+        assert type(refusals["s1"]) is ReplacedError
+        assert world.inboxes["s1"].acquaintances.was_replaced("s2") == "2"
+        mine = [line for line in logged if line.startswith("cannot talk to server s1")]
+        assert len(mine) == 1
+        assert one.violations == again.violations == 0
 
     def test_a_forgotten_peer_may_be_another(self, world: World) -> None:
         """Who left the membership may come back with a new disk."""
         one, two = world.pair()
         one.disconnect("s2")
+        world.inboxes["s1"].acquaintances.forget("s2")
         two.close()
         world.settle(0.5)
         world.server("s2", incarnation="2")
         one.connect("s2", address_of("s2"))
         world.settle(0.5)
         assert world.passes(one, "s2")
+
+    def test_two_clusters_of_one_name(self, world: World) -> None:
+        """Servers that were founded with other members refuse each other."""
+        world.server("s2", cluster_id="of s1 and s2")
+        one = world.server("s1", cluster_id="of s1, s2 and s3")
+        text = self.refused(world, one, "s2", "s2")
+        assert text.count("'s1' belongs to another cluster that is also called") == 2
+        assert "founded with other members, or recovered" in text
+
+    def test_a_new_server_belongs_to_whom_it_hears_first(self, world: World) -> None:
+        """It has no cluster id yet; with one, it parts from the other cluster."""
+        server = world.server("s2")
+        senders = [
+            world.server("s1", cluster_id="one"),
+            world.server("s3", cluster_id="three"),
+        ]
+        for sender in senders:
+            sender.connect("s2", address_of("s2"))
+        world.settle(0.2)
+        assert [world.passes(sender, "s2") for sender in senders] == [True, True]
+        inbox = world.inboxes["s2"]
+        inbox.acquaintances.own = Identity("c", "s2", "1", "one")
+        with warnings() as logged:
+            server.introduce(inbox.acquaintances.own)
+            world.settle(5.0)
+        assert [world.passes(sender, "s2") for sender in senders] == [True, False]
+        assert len(logged) == 2
+        assert all("'s3' belongs to another cluster" in line for line in logged)
 
 
 class BoundsTests:
@@ -254,6 +291,28 @@ class BoundsTests:
         assert one.lost_messages > 80
         link.resumeProducing()
         assert world.passes(one, "s2")
+
+    def test_snapshots_leave_room_for_heartbeats(self, world: World) -> None:
+        """A peer that takes nothing loses chunks long before other messages."""
+        one, _ = world.pair(max_unsent_bytes=1_000_000)
+        link = one._links["s2"].connection
+        assert link is not None
+        link.pauseProducing()
+        meta = SnapshotMeta(9, 7, b"", 1, chunks=100, size=100 * 60_000)
+        for number in range(100):
+            one.send("s2", InstallSnapshot("s1", 7, meta, number, bytes(60_000)))
+        assert 500_000 < link.unsent < 600_000
+        lost = one.lost_messages
+        assert 85 < lost < 95
+        heartbeat = AppendEntries("s1", 7, 9, 7, 9, 1)
+        one.send("s2", heartbeat)
+        assert one.lost_messages == lost
+        link.resumeProducing()
+        world.settle()
+        received = world.inboxes["s2"].messages
+        chunks = [m.number for m in received if isinstance(m, InstallSnapshot)]
+        assert chunks == list(range(100 - lost))
+        assert received[-1] == heartbeat
 
     def test_a_message_that_is_too_large_is_lost(self, world: World) -> None:
         """It would cost the connection, so it stays here, and the log says so."""

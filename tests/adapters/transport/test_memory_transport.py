@@ -10,8 +10,14 @@ from twisted.trial.unittest import TestCase
 from adapters.transport.memory import MemoryNetwork, MemoryOptions, MemoryTransport
 from consensus.core.messages import RequestVote
 from consensus.core.values import Identity
-from consensus.errors import OutcomeUnknownError, TimedOutError, UnreachableError
-from consensus.testing.transport import RecordingInbox, TransportSuite
+from consensus.errors import (
+    OutcomeUnknownError,
+    ProtocolError,
+    TimedOutError,
+    UnreachableError,
+)
+from consensus.testing.transport import TransportSuite
+from consensus.testing.transport_inbox import RecordingInbox
 from tests.support.amp import warnings
 from tests.support.deferreds import error_of, result_of
 from tests.support.servers import VirtualReactor
@@ -56,6 +62,7 @@ class MemoryNetworkTests:
             for peer in self.servers:
                 if peer != name:
                     server.connect(peer, "")
+        self.clock.advance(0)
 
     def serve(self, name: str) -> MemoryTransport:
         server = MemoryTransport(self.options, self.clock, self.clock)
@@ -162,6 +169,47 @@ class MemoryNetworkTests:
             del self.clock.calls[0]
             seen.append((call, len(turns)))
         assert seen == [(0, 1), (1, 2), (2, 3)]
+
+    def test_peers_meet_before_they_talk(self) -> None:
+        """As connections are made at once, whoever has something to say first."""
+        for name, peer in (("s1", "s2"), ("s2", "s1")):
+            assert self.inboxes[name].met == [Identity("c", peer, "1")]
+        assert self.send("s1", "s2")
+        assert len(self.inboxes["s1"].met) == 1
+
+    def test_peers_that_are_apart_do_not_meet(self) -> None:
+        """Nor when one direction alone is cut; they do once it is joined."""
+        self.network.cut("s2", "s3")
+        self.servers["s3"] = self.serve("s3")
+        self.servers["s3"].connect("s2", "")
+        self.clock.advance(0)
+        assert self.inboxes["s3"].met == []
+        self.network.heal()
+        assert self.send("s3", "s2")
+        assert self.inboxes["s3"].met == [Identity("c", "s2", "1")]
+        assert self.inboxes["s2"].met[-1] == Identity("c", "s3", "1")
+
+    def test_who_was_cut_off_is_looked_at_again(self) -> None:
+        """It may have lost its disk meanwhile."""
+        self.network.down("s2")
+        self.network.up("s2")
+        self.inboxes["s1"].unwelcome["s2"] = ProtocolError("go away")
+        assert not self.send("s1", "s2")
+
+    def test_a_refusal_is_logged_once_at_each_end(self) -> None:
+        """However often they try."""
+        self.network.down("s2")
+        self.network.up("s2")
+        self.inboxes["s1"].unwelcome["s2"] = ProtocolError("go away")
+        with warnings() as logged:
+            for _ in range(3):
+                assert not self.send("s1", "s2")
+                assert not self.send("s2", "s1")
+                self.clock.advance(0)
+        assert logged == [
+            "s1 refuses server s2: go away",
+            "s2 is refused by server s1: go away",
+        ]
 
     def test_a_message_in_anothers_name_is_lost(self) -> None:
         """A server speaks for itself only."""

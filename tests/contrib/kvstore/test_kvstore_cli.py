@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from twisted.internet.defer import ensureDeferred
 
 from consensus.errors import OverloadedError
+from consensus.options import ReadOptions
 from contrib.kvstore.cli import kv
 from contrib.kvstore.machine import KVStore
 from tests.support.deferreds import result_of
@@ -70,6 +71,22 @@ class KVCommandTests:
         got = terminal.type("get", "foo")
         assert (got.exit_code, got.stdout) == (0, "bär\n")
         assert terminal.server.state == {b"foo": "bär"}
+
+    def test_a_consistency(self, terminal: Terminal) -> None:
+        """It is told to the server, with the greatest age."""
+        terminal.type("set", "foo", "bar")
+        how = ("--consistency", "stale", "--max-age", "1.5")
+        got = terminal.type("get", "foo", *how)
+        assert (got.exit_code, got.stdout) == (0, "bar\n")
+        assert terminal.server.options == ReadOptions("stale", max_age=1.5)
+
+    @pytest.mark.parametrize(
+        "how", [("--consistency", "fresh"), ("--max-age", "-1"), ("--max-age", "old")]
+    )
+    def test_no_consistency(self, terminal: Terminal, how: tuple[str, str]) -> None:
+        """It is refused before anybody is asked."""
+        assert terminal.type("get", "foo", *how).exit_code == 2
+        assert terminal.server.calls == 0
 
     def test_a_missing_key(self, terminal: Terminal) -> None:
         """Status 1, nothing on stdout, a sentence on stderr."""

@@ -99,17 +99,27 @@ class KVClientTests:
             assert isinstance(error_of(call), InvalidCommandError)
         assert server.calls == 0
 
-    def test_a_rejected_write_is_sent_again(
-        self, server: MachineServer, store: KVClient
-    ) -> None:
+    def test_a_rejected_write_is_sent_again(self, server: MachineServer) -> None:
+        store = KVClient(server.client, session=False)
         server.error = OverloadedError("busy")
         assert self.done(server, store.set("foo", "bar")) is None
         assert server.calls == 2
 
-    def test_an_unknown_outcome_is_the_callers(
+    def test_a_lost_answer_is_had_again(
         self, server: MachineServer, store: KVClient
     ) -> None:
+        """By default a write is sent until it is answered, and done once."""
+        self.done(server, store.set("foo", "bar"))
+        server.loses_answer = True
+        assert self.done(server, store.cas("foo", "bar", "baz")) is True
+        server.loses_answer = True
+        assert self.done(server, store.delete("foo")) is True
+
+    def test_without_a_session_an_unknown_outcome_is_the_callers(
+        self, server: MachineServer
+    ) -> None:
         """Not even a set is sent twice: it could undo another's write."""
+        store = KVClient(server.client, session=False)
         for call in (
             lambda: store.set("foo", "bar"),
             lambda: store.delete("foo"),

@@ -1,0 +1,497 @@
+"""
+Applier: what the committed entries make of a server's state.
+
+It owns the state machine's state and the framework's own: sessions, the
+version that commands are applied by, and digests.  All of it is a function of
+the entries, the same on every server, and goes into snapshots together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+
+from consensus.agreements import Digests, claim_of, upgrade_of
+from consensus.core.values import EntryKind
+from consensus.errors import (
+    OverloadedError,
+    RejectedError,
+    StorageError,
+)
+from consensus.interfaces import StateMachine
+from consensus.outcomes import as_answer, described, failed
+from consensus.sessions import LOST, Due, Sessions, answer, key_of
+from consensus.snapshot_header import Header, encode_header, read_header
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from consensus.core.values import Entry, LogIndex, ServerId
+    from consensus.interfaces import Snapshot
+    from consensus.sessions import Result
+
+    #: Called with each entry, in order, and what its command came to.
+    Applied = Callable[[Entry, Any], None]
+
+_log = Logger()
+
+# Plain numbers: the loop below runs for every write.
+_COMMAND = int(EntryKind.COMMAND)
+_SESSION = int(EntryKind.SESSION)
+_VERSION = int(EntryKind.VERSION)
+
+#: Kinds that mean nothing to a state.
+_NOTHING = frozenset({int(EntryKind.NOOP), int(EntryKind.MEMBERSHIP)})
+
+
+class Applier:
+    """
+    Applies entries, and takes and restores snapshots of what they make.
+
+    Args:
+        machine: Of the newest version that this server has.
+        name: The server's.
+    """
+
+    def __init__(self, machine: StateMachine, name: ServerId) -> None:
+        self._newest = machine
+        self._name = name
+        #: By which version commands are applied now.
+        self.version = 1
+        #: The last entry that was applied.
+        self.last_applied: LogIndex = 0
+        #: The state machine of that version.
+        self.machine = machine
+        self.state: Any = None
+        self.sessions = Sessions()
+        self.digests = Digests()
+        # Why there is no state yet, where that version is not known here.
+        self._missing: StorageError | None = None
+        #: A machine on disk has applied the entries up to here already.
+        self.on_disk: LogIndex = 0
+        try:
+            self._begin(self._for_version(1))
+        except StorageError as error:
+            self._missing = error
+
+    def _for_version(self, version: int) -> StateMachine:
+        """
+        Return the machine for *version*.
+
+        Raises:
+            StorageError: This release does not have it.
+        """
+        if self._newest.version == version:
+            return self._newest
+        older = self._newest.for_version(version)
+        older.directory = self._newest.directory
+        return older
+
+    def _begin(self, machine: StateMachine) -> None:
+        """Make the state before the first command."""
+        self.machine = machine
+        self.state = machine.init(self._name)
+        self._missing = None
+        self.on_disk = machine.last_applied(self.state)
+
+    def check_version(self) -> None:
+        """
+        See that commands can be applied here now.
+
+        Raises:
+            StorageError: This release does not have the version that the log
+                is at.
+        """
+        if self._missing is not None:
+            raise self._missing
+
+    def require_version(self) -> None:
+        """
+        Refuse a command while this release could not apply it.
+
+        Raises:
+            OverloadedError: The cluster is about to agree on the machine's
+                version.
+        """
+        if self._missing is not None:
+            message = (
+                f"no version of the state machine is agreed on yet: {self._missing}"
+            )
+            raise OverloadedError(message)
+
+    # --- entries ---------------------------------------------------------------
+
+    def apply(self, entries: Iterable[Entry], applied: Applied) -> None:
+        """
+        Apply *entries*, which follow the last one.
+
+        An exception of the machine is a result; but if memory or the disk
+        fails it, not every server meets the same, and this one has to stop.
+
+        Args:
+            entries: Consecutive.
+            applied: Called with each entry, in order, when it is applied, and
+                with what its command came to: a result or a Failure.
+
+        Raises:
+            StorageError: An entry asks for what this release does not have, or
+                the disk failed a machine.
+        """
+        rest = iter(entries)
+        while True:
+            # An override only: the default does what the loop here does.
+            if type(self.machine).apply_batch is StateMachine.apply_batch:
+                has_changed = self._apply_singly(rest, applied)
+            else:
+                has_changed = _Batch(self, applied).apply(rest)
+            if not has_changed:
+                return
+
+    def _apply_singly(self, entries: Iterator[Entry], applied: Applied) -> bool:
+        """Apply *entries*, until another version of the machine takes over."""
+        # A list of commands that cannot be applied yet raises in apply_own.
+        plain = _COMMAND if self._missing is None else -1
+        decode, handle_write = self.machine.decode, self.machine.handle_write
+        state, on_disk = self.state, self.on_disk
+        for entry in entries:
+            result: Any = None
+            kind = entry.kind
+            if kind == plain:
+                if entry.index > on_disk:
+                    try:
+                        result, state = handle_write(decode(entry.command), state)
+                    except (MemoryError, StorageError):
+                        raise
+                    except Exception as error:  # noqa: BLE001 - it is the result
+                        result = failed(error)
+                    self.state = state
+            elif kind not in _NOTHING:
+                result = self.apply_own(entry)
+                state = self.state
+            self.last_applied = entry.index
+            applied(entry, result)
+            if kind == _VERSION:
+                return True
+        return False
+
+    def apply_own(self, entry: Entry) -> Any:
+        """Apply an entry of the framework's; return what its caller gets."""
+        if entry.kind == _SESSION:
+            self.check_version()
+            due = self.sessions.admit(entry.index, entry.command)
+            if not isinstance(due, Due):
+                return as_answer(due)
+            result = self._apply_due(due, entry.index)
+            self.sessions.record(due, result)
+            return as_answer(answer(result))
+        if entry.kind == _COMMAND:
+            self.check_version()
+        if entry.kind == _VERSION:
+            self._upgrade(entry.index, upgrade_of(entry.index, entry.command))
+            return None
+        if entry.kind == EntryKind.DIGEST:
+            self._compare(entry.index, claim_of(entry.index, entry.command))
+            return None
+        message = (
+            f"entry {entry.index} is of kind {entry.kind}, unknown to this release"
+        )
+        raise StorageError(message)
+
+    def _upgrade(self, index: LogIndex, version: int) -> None:
+        """
+        Apply commands by *version* from now on.
+
+        Raises:
+            StorageError: This release does not have it.
+        """
+        if version <= self.version:
+            return  # of a leader that did not know it yet
+        machine = self._for_version(version)
+        if self._missing is not None:
+            self._begin(machine)
+        elif index > self.on_disk:
+            self.state = machine.upgrade(self.state, self.version)
+        _log.info(
+            "{server} applies commands by version {version} of {machine} from entry"
+            " {index} on",
+            server=self._name,
+            version=version,
+            machine=type(machine).__name__,
+            index=index,
+        )
+        self.machine, self.version = machine, version
+
+    def _compare(self, index: LogIndex, claim: tuple[LogIndex, bytes] | None) -> None:
+        """
+        Note this server's digest, or compare it with what the leader claims.
+
+        Raises:
+            DivergedError: They differ.
+        """
+        if claim is not None:
+            self.digests.compare(self._name, *claim)
+        elif index > self.on_disk:
+            self.digests.mark(index, self.digest())
+        else:
+            self.digests.mark(index, None)
+
+    @property
+    def has_digests(self) -> bool:
+        """Say whether the machine can have a digest."""
+        return type(self.machine).digest is not StateMachine.digest
+
+    def digest(self) -> bytes | None:
+        """Return the digest of the state as it is, if there is one."""
+        return None if self._missing else self.machine.digest(self.state)
+
+    @property
+    def newest_version(self) -> int:
+        """Return the newest version of the machine that this release has."""
+        return self._newest.version
+
+    def knows_version(self, version: int) -> bool:
+        """Say whether this release has *version* of the machine."""
+        try:
+            self._for_version(version)
+        except StorageError:
+            return False
+        return True
+
+    def _apply_due(self, due: Due, index: LogIndex) -> Result:
+        """Apply a session's command, unless a machine on disk has."""
+        if index <= self.on_disk:
+            return LOST
+        machine = self.machine
+        try:
+            result, self.state = machine.handle_write(
+                machine.decode(due.command), self.state
+            )
+        except (MemoryError, StorageError):
+            raise
+        except Exception as error:  # noqa: BLE001 - it is the result
+            return described(error)
+        return self.encoded(result)
+
+    def encoded(self, result: Any) -> Result:
+        """Return *result* of a command as a session keeps it."""
+        if isinstance(result, Exception):
+            return described(result)
+        try:
+            return self.machine.encode(result)
+        except (MemoryError, StorageError):
+            raise
+        except Exception as error:  # noqa: BLE001 - it is the result
+            detail = (
+                f"it was done, but its result cannot be sent: {described(error)[1]}"
+            )
+            return "UnencodableResult", detail
+
+    def run_batch(self, batch: Sequence[tuple[LogIndex, Any]]) -> Sequence[Any]:
+        """
+        Give the machine the commands of *batch* that it has not on its disk.
+
+        Raises:
+            StorageError: It does not answer each.
+        """
+        results, self.state = self.machine.apply_batch(batch, self.state)
+        if len(results) != len(batch):
+            message = (
+                f"apply_batch of {type(self.machine).__name__} gave {len(results)}"
+                f" results for {len(batch)} commands"
+            )
+            raise StorageError(message)
+        return results
+
+    def close(self) -> None:
+        """Release what the state holds; nothing is applied any more."""
+        if self._missing is None:
+            self.machine.close(self.state)
+
+    # --- snapshots -------------------------------------------------------------
+
+    def snapshot(self) -> Iterator[bytes]:
+        """
+        Return what is applied now, as bytes in pieces of any size (§5.1).
+
+        The view is taken here and now; the iterator may be used up on another
+        thread, while more is applied.
+
+        Raises:
+            InvalidCommandError: The machine's state cannot be encoded.
+            RejectedError: A machine on disk is ahead of what this server has
+                looked at since it started: its view would have effects that
+                are to be applied again behind the snapshot's index.
+            StorageError: This release cannot apply what the log asks for.
+        """
+        self.check_version()
+        if self.last_applied < self.on_disk:
+            message = f"the log is not looked through up to {self.on_disk} yet"
+            raise RejectedError(message)
+        header = Header(
+            self.last_applied,
+            self.version,
+            self.sessions.time,
+            self.sessions.encode(),
+            **asdict(self.digests),
+        )
+        return _chunks(encode_header(header), self.machine.snapshot(self.state))
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """
+        Replace all that was applied by what :meth:`snapshot` made *chunks* of.
+
+        A machine on disk that is there already, or further, is left alone.
+
+        Raises:
+            StorageError: They are not such a snapshot, or one that this
+                release cannot read; nothing has changed but, perhaps, what a
+                machine keeps on disk.
+        """
+        header, rest = read_header(chunks)
+        index = header.last_applied
+        sessions = Sessions(header.time, header.sessions)
+        machine, state, on_disk = self.machine, self.state, self.on_disk
+        if self._missing is not None or header.version != self.version:
+            machine = self._for_version(header.version)
+        if self._missing is not None:
+            state = machine.init(self._name)
+            on_disk = machine.last_applied(state)
+        if not 0 < index <= on_disk:
+            former, keeper = state, machine if self._missing else self.machine
+            state = _restored(machine, rest, index)
+            if state is not former:
+                keeper.close(former)
+            on_disk = machine.last_applied(state)
+        self.machine, self.state, self.on_disk = machine, state, on_disk
+        self.version, self.sessions = header.version, sessions
+        self.digests = Digests(
+            header.marked, header.digest, header.is_claimed, header.equal
+        )
+        self.last_applied, self._missing = index, None
+
+
+class _Batch:
+    """
+    Gathers commands for a machine that wants them together.
+
+    Args:
+        applier: Whose machine.
+        applied: As of :meth:`Applier.apply`.
+    """
+
+    def __init__(self, applier: Applier, applied: Applied) -> None:
+        self._applier = applier
+        self._applied = applied
+        # Entries, each with a function of the machine's results that gives its own.
+        self._entries: list[tuple[Entry, Callable[[Sequence[Any]], Any]]] = []
+        self._commands: list[tuple[LogIndex, Any]] = []
+        self._due: set[tuple[int, int]] = set()
+
+    def apply(self, entries: Iterator[Entry]) -> bool:
+        """Apply *entries*, until another version of the machine takes over."""
+        for entry in entries:
+            kind = entry.kind
+            if kind in {_COMMAND, _SESSION}:
+                self._applier.check_version()
+            if kind == _COMMAND:
+                self._entries.append((entry, self._add(entry.index, entry.command)))
+            elif kind == _SESSION:
+                find = self._add_session(entry)  # this may begin another list
+                self._entries.append((entry, find))
+            elif kind in _NOTHING:
+                self._entries.append((entry, _nothing))
+            else:
+                self._flush()
+                result = self._applier.apply_own(entry)
+                self._entries.append((entry, partial(_same, result)))
+            if kind == _VERSION:
+                break
+        else:
+            self._flush()
+            return False
+        self._flush()
+        return True
+
+    def _add(self, index: LogIndex, command: bytes) -> Callable[[Sequence[Any]], Any]:
+        """Give *command* to the batch; return what gives its result afterwards."""
+        if index <= self._applier.on_disk:
+            return _nothing
+        try:
+            decoded = self._applier.machine.decode(command)
+        except (MemoryError, StorageError):
+            raise
+        except Exception as error:  # noqa: BLE001 - it is the result
+            return partial(_same, error)
+        self._commands.append((index, decoded))
+        return itemgetter(len(self._commands) - 1)
+
+    def _add_session(self, entry: Entry) -> Callable[[Sequence[Any]], Any]:
+        """Do as :meth:`_add` with what a session's entry asks for."""
+        applier = self._applier
+        key = key_of(entry.command)
+        if key in self._due:
+            # The answer is what the first of the two comes to.
+            self._flush()
+        due = applier.sessions.admit(entry.index, entry.command)
+        if not isinstance(due, Due):
+            return partial(_same, as_answer(due))
+        self._due.add((due.session, due.number))
+        if entry.index <= applier.on_disk:
+            return partial(self._record, due, partial(_same, LOST))
+        return partial(self._record, due, self._add(entry.index, due.command))
+
+    def _record(
+        self,
+        due: Due,
+        find: Callable[[Sequence[Any]], Any],
+        results: Sequence[Any],
+    ) -> Any:
+        """Keep and return what a session's command came to."""
+        found = find(results)
+        result = found if found is LOST else self._applier.encoded(found)
+        self._applier.sessions.record(due, result)
+        return as_answer(answer(result))
+
+    def _flush(self) -> None:
+        """Apply what has gathered, and tell of each entry."""
+        applier, entries = self._applier, self._entries
+        results: Sequence[Any] = ()
+        if self._commands:
+            results = applier.run_batch(self._commands)
+        found = [(entry, find(results)) for entry, find in entries]
+        self._entries, self._commands = [], []
+        self._due.clear()
+        if entries:
+            applier.last_applied = entries[-1][0].index
+        for entry, result in found:
+            is_error = isinstance(result, Exception)
+            self._applied(entry, failed(result) if is_error else result)
+
+
+def _nothing(_: Sequence[Any]) -> None:
+    """Give the result of what has none."""
+
+
+def _same(result: Any, _: Sequence[Any]) -> Any:
+    return result
+
+
+def _restored(machine: StateMachine, chunks: Iterable[bytes], index: LogIndex) -> Any:
+    try:
+        return machine.restore(chunks, index)
+    except (MemoryError, StorageError):
+        raise
+    except Exception as error:
+        message = "the snapshot at {} cannot be restored: {}: {}".format(
+            index, *described(error)
+        )
+        raise StorageError(message) from error
+
+
+def _chunks(first: bytes, view: Snapshot) -> Iterator[bytes]:
+    yield first
+    yield from view.chunks()

@@ -1,0 +1,155 @@
+"""What the commands of ``raft`` share: the way to the cluster, and how to print."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.error import ReactorNotRunning
+from twisted.python.failure import Failure
+
+from consensus import admin, checks, config
+from consensus.client import Client
+from consensus.clock import default_reactor, monotonic_clock
+from consensus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from consensus.admin import Census
+    from consensus.config import Config
+    from consensus.errors import Finding
+
+_T = TypeVar("_T")
+
+#: Seconds for the members to say how they are, asked all at once.
+SURVEY_TIMEOUT = 2.0
+
+#: Seconds until a command gives up: with the start of Python, less than five.
+DEFAULT_TIMEOUT = 3.5
+
+EXIT_FAILED = 1
+EXIT_NOT_DONE = 2
+EXIT_UNKNOWN = 3
+
+
+class Connection:
+    """
+    What a command gets as ``ctx.obj``: the way to the cluster of the config.
+
+    Args:
+        path: The YAML file; read when it is first needed.
+        timeout: Seconds for each call.
+    """
+
+    def __init__(self, path: str, timeout: float) -> None:
+        self.path = path
+        self.timeout = timeout
+        self._config: Config | None = None
+
+    @property
+    def patience(self) -> float:
+        """Return how many seconds a member has to say how it is."""
+        return min(SURVEY_TIMEOUT, self.timeout)
+
+    @property
+    def config(self) -> Config:
+        """Return what the file says; end the program if it is wrong."""
+        if self._config is None:
+            self._config = self.load(needs_serve=False)
+        return self._config
+
+    def load(self, serve: Sequence[str] = (), *, needs_serve: bool = True) -> Config:
+        """Do as :func:`.config.load`; end the program if the file is wrong."""
+        try:
+            return config.load(self.path, serve, needs_serve=needs_serve)
+        except ConfigError as error:
+            print_findings(error.findings, self.path)
+            sys.exit(EXIT_FAILED)
+
+    def census(self) -> Census:
+        """Ask who belongs to the cluster, and how they are."""
+        return self.run(self.count)
+
+    async def count(self, cluster: Client) -> Census:
+        """Do as :meth:`census` with a client that there is already."""
+        chosen = self.config
+        return await admin.census(cluster, chosen.members, chosen.join, self.patience)
+
+    def run(self, work: Callable[[Client], Awaitable[_T]]) -> _T:
+        """
+        Run the coroutine function *work* with a client; return its result.
+
+        It runs the reactor, so it works once in a process.
+
+        Raises:
+            RaftError: As *work* raised it.  A command that lets it pass ends
+                with a message and the exit status that belongs to it.
+        """
+        chosen, reactor = self.config, default_reactor()
+        outcome: list[_T | Failure] = []
+
+        async def connected() -> _T:
+            clock = monotonic_clock(reactor)
+            clock.start()
+            transport = chosen.transport.cls(chosen.transport.options, reactor, clock)
+            addresses = {each: each for each in chosen.join} | dict(chosen.members)
+            cluster = Client(addresses, transport, clock, timeout=self.timeout)
+            try:
+                return await work(cluster)
+            finally:
+                await cluster.close()
+                clock.stop()
+
+        def finish(result: _T | Failure) -> None:
+            outcome.append(result)
+            with suppress(ReactorNotRunning):  # a signal came first
+                reactor.stop()
+
+        def begin() -> None:
+            ensureDeferred(connected()).addBoth(finish)
+
+        reactor.callWhenRunning(begin)
+        reactor.run()
+        if not outcome:
+            raise click.Abort  # by a signal
+        (result,) = outcome
+        if isinstance(result, Failure):
+            result.raiseException()
+        return result
+
+
+def print_findings(findings: Iterable[Finding], source: str) -> None:
+    """Print each of *findings*, of the file *source*, on standard error."""
+    for finding in findings:
+        click.echo(checks.render(finding, source), err=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """
+    Print *rows*; a column whose name begins with ``#`` has numbers.
+
+    The last two columns may be broken to fit a screen, but not for a pipe.
+    """
+    table = Table(box=box.SIMPLE_HEAD)
+    for number, name in enumerate(columns, 1):
+        table.add_column(
+            name.removeprefix("#"),
+            justify="right" if name.startswith("#") else "left",
+            no_wrap=number <= len(columns) - 2,
+            overflow="fold",
+        )
+    for row in rows:
+        # As text: brackets in an address are no markup.
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 240
+    console.print(table)

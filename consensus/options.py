@@ -1,0 +1,167 @@
+"""
+What a caller may ask of a write or a read beyond the command or query itself.
+
+In a call over a network they come before it: see ``docs/reference/protocol.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal, get_args
+
+import msgspec
+
+from consensus.errors import InvalidCommandError
+
+#: How a read may be served:
+#:
+#: ``linearizable``: by the leader, after a round of heartbeats (§6.4).
+#: ``lease``: by the leader, without a round while it has a lease (§6.4.1).
+#: ``follower``: by any server, which asks the leader how far it has to be.
+#: ``stale``: by any server, from what it has.
+Consistency = Literal["linearizable", "lease", "follower", "stale"]
+
+_MAX_INDEX = 2**63 - 1
+
+# msgspec's own errors are ValueErrors, and so is that of bad UTF-8.
+_BAD = (ValueError, RecursionError)
+
+
+class WriteOptions(
+    msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True
+):
+    """
+    How a write is to be done.
+
+    Args:
+        with_index: Answer with the log index, too.
+        forwarded: Another server passed it on; it goes no further.
+    """
+
+    with_index: bool = False
+    forwarded: bool = False
+
+    #: The method that takes them.
+    method: ClassVar[str] = "write_with"
+
+    @property
+    def needs_leader(self) -> bool:
+        """Say whether only the leader can do it."""
+        return True
+
+
+class ReadOptions(
+    msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True
+):
+    """
+    How a read is to be done.
+
+    Args:
+        consistency: See :data:`Consistency`.
+        max_age: Of a stale read: how many seconds ago the state may have been
+            the newest; ``None`` for any number.
+        at_index: Wait until the server has applied the log up to here.
+        forwarded: Another server passed it on; it goes no further.
+    """
+
+    consistency: Consistency = "linearizable"
+    max_age: float | None = None
+    at_index: int | None = None
+    forwarded: bool = False
+
+    #: The method that takes them.
+    method: ClassVar[str] = "read_with"
+
+    @property
+    def needs_leader(self) -> bool:
+        """Say whether only the leader can do it."""
+        return self.consistency in {"linearizable", "lease"}
+
+    def check(self) -> None:
+        """
+        See that they make sense.
+
+        Raises:
+            InvalidCommandError: They do not.
+        """
+        if self.consistency not in get_args(Consistency):
+            known = ", ".join(get_args(Consistency))
+            message = f"{self.consistency!r} is no consistency; there are {known}"
+            raise InvalidCommandError(message)
+        if self.max_age is not None:
+            if self.consistency != "stale":
+                message = "max_age is for stale reads; others have no age"
+                raise InvalidCommandError(message)
+            if not _is_number(self.max_age) or not 0 <= self.max_age < math.inf:
+                message = f"max_age is a number of seconds, not {self.max_age!r}"
+                raise InvalidCommandError(message)
+        if self.at_index is not None and not (
+            type(self.at_index) is int and 0 <= self.at_index <= _MAX_INDEX
+        ):
+            message = f"at_index is an index of the log, not {self.at_index!r}"
+            raise InvalidCommandError(message)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_write = msgspec.msgpack.Decoder(tuple[WriteOptions, bytes]).decode
+_decode_read = msgspec.msgpack.Decoder(tuple[ReadOptions, bytes]).decode
+_decode_result = msgspec.msgpack.Decoder(tuple[bytes, int]).decode
+
+
+def pack(options: WriteOptions | ReadOptions, body: bytes) -> bytes:
+    """Return the payload of ``write_with`` or ``read_with``."""
+    return _encode((options, body))
+
+
+def unpack_write(payload: bytes) -> tuple[WriteOptions, bytes]:
+    """
+    Return the options and the command that :func:`pack` made *payload* of.
+
+    An option that this release does not know is refused: to leave it out
+    could break what it promises.
+
+    Raises:
+        InvalidCommandError: *payload* is none.
+    """
+    try:
+        return _decode_write(payload)
+    except _BAD as error:
+        raise _no_options(error) from error
+
+
+def unpack_read(payload: bytes) -> tuple[ReadOptions, bytes]:
+    """
+    Return the options and the query; see :func:`unpack_write`.
+
+    Raises:
+        InvalidCommandError: *payload* is none, or the options make no sense.
+    """
+    try:
+        options, query = _decode_read(payload)
+    except _BAD as error:
+        raise _no_options(error) from error
+    options.check()
+    return options, query
+
+
+def _no_options(error: Exception) -> InvalidCommandError:
+    return InvalidCommandError(f"these are no options and what they are for: {error}")
+
+
+def pack_result(result: bytes, index: int) -> bytes:
+    """Return the answer to a write ``with_index``."""
+    return _encode((result, index))
+
+
+def unpack_result(payload: bytes) -> tuple[bytes, int]:
+    """
+    Return the result and the log index that :func:`pack_result` got.
+
+    Raises:
+        ValueError: *payload* is none.
+    """
+    return _decode_result(payload)

@@ -1,0 +1,298 @@
+"""
+The state machine: the class that a user of the framework writes.
+
+It is one of the three interfaces of :mod:`consensus.interfaces`, which is
+where to import it from.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import msgspec
+
+from consensus.errors import InvalidCommandError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from consensus.core.values import LogIndex, ServerId
+
+
+@dataclass(frozen=True, slots=True)
+class NoOptions:
+    """The options of an adapter that has none."""
+
+
+class Snapshot(Protocol):
+    """A consistent view of a state, while the state goes on."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """
+        Yield the view as bytes, in pieces of any size.
+
+        Called once, on a thread of its own; when it ends, or is closed, the
+        view is no longer needed.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSnapshot:
+    """
+    A state that was encoded in one go.
+
+    Args:
+        data: The whole of it.
+    """
+
+    data: bytes
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield all of it."""
+        yield self.data
+
+
+class StateMachine(ABC):
+    """
+    What commands are applied to; this is the class a user writes.
+
+    Every server of a cluster applies the same commands in the same order, so
+    a state machine must be deterministic: no clock, no randomness, no I/O, no
+    iteration over a set.  All its methods are called in the reactor's thread,
+    one at a time; a slow one holds up its server.
+    """
+
+    #: A frozen dataclass: what the YAML file may set under ``options:``.
+    Options: ClassVar[type[Any]] = NoOptions
+
+    #: Where a machine that keeps its state on disk has its files: a directory
+    #: of its own in the server's, which the server makes and sets before
+    #: :meth:`init`; ``None`` where the storage is not durable.
+    directory: Path | None = None
+
+    def __init__(self, options: Any = None) -> None:
+        """Keep *options*, an instance of ``Options``, for the methods."""
+        self.options = self.Options() if options is None else options
+
+    @abstractmethod
+    def init(self, name: ServerId) -> Any:
+        """
+        Return the state before the first command.
+
+        A machine on disk returns the state that it finds in
+        :attr:`directory`.  Nothing may depend on *name*, the server's, which
+        is here for logging.
+        """
+
+    @abstractmethod
+    def handle_write(self, command: Any, state: Any) -> tuple[Any, Any]:
+        """
+        Apply *command* and return ``(result, state)``.
+
+        *state* may be changed in place and returned.  An exception is a
+        result too: every server meets the same one, the caller gets it as
+        :class:`~consensus.errors.CommandFailedError`, and the state stays the
+        one given here, so raise before you change it.
+        """
+
+    @abstractmethod
+    def handle_read(self, query: Any, state: Any) -> tuple[Any, Any]:
+        """
+        Answer *query*: return ``(result, state)``, without changing *state*.
+
+        The pair is that of :meth:`handle_write`, so that both read alike; the
+        state in it is ignored, because only one server sees a read.  Callers
+        in this process get the very result, so return a copy of what they
+        must not change.
+        """
+
+    # --- abilities with a default -----------------------------------------
+
+    #: Which version of the commands' meaning this class is.  An upgraded
+    #: cluster applies commands by the old one until every voter has the new.
+    version: ClassVar[int] = 1
+
+    def for_version(self, version: int) -> StateMachine:
+        """
+        Return the machine that applies commands as *version* says.
+
+        A class that raises its ``version`` overrides this to return an
+        instance of what it was before, as long as logs and rolling upgrades
+        may ask for it.
+
+        Raises:
+            StorageError: This release does not know *version*; its server
+                stops.
+        """
+        if version == self.version:
+            return self
+        message = (
+            f"{type(self).__name__} is version {self.version}, and the log asks for"
+            f" {version}: install the release that has it, or override for_version"
+        )
+        raise StorageError(message)
+
+    def upgrade(self, state: Any, version: int) -> Any:  # noqa: ARG002 - for those who do
+        """
+        Return *state*, which *version* left behind, as this version wants it.
+
+        Called on every server at the same place of the log.  A machine on disk
+        may be called again after a crash, with a state that it has upgraded.
+        """
+        return state
+
+    def validate(self, command: Any) -> None:  # noqa: B027 - it need not be overridden
+        """
+        Raise to refuse *command* before it enters the log.
+
+        Only the server that was asked calls this, without a state: it is a
+        check of the form.  The caller gets
+        :class:`~consensus.errors.InvalidCommandError` with what was raised.
+        """
+
+    def apply_batch(
+        self, batch: Sequence[tuple[LogIndex, Any]], state: Any
+    ) -> tuple[Sequence[Any], Any]:
+        """
+        Apply the commands of *batch* in order; return ``(results, state)``.
+
+        Override it in a machine that keeps its state on disk, to store the
+        index of the last command in the same transaction: it is what
+        :meth:`last_applied` has to return.  A result may be an exception,
+        which its caller gets as :class:`~consensus.errors.CommandFailedError`.
+        An exception that is raised is none of a command: the server stops.
+
+        Args:
+            batch: ``(log index, command)`` of each; not empty.
+            state: Before the first.
+        """
+        results: list[Any] = []
+        handle_write = self.handle_write
+        for _, command in batch:
+            try:
+                result, state = handle_write(command, state)
+            except (MemoryError, StorageError):
+                # Not every server meets it: this one must not go on.
+                raise
+            except Exception as error:  # noqa: BLE001 - it is the result
+                result = error
+            results.append(result)
+        return results, state
+
+    def last_applied(self, state: Any) -> LogIndex:  # noqa: ARG002 - for those on disk
+        """
+        Return the index of the last command whose effect *state* survives with.
+
+        0 for a state in memory.  A machine on disk returns what
+        :meth:`apply_batch` or :meth:`restore` stored last; the server applies
+        what follows.  A crash may take the last batches with it, if all of
+        each: they are still in the log, or in a snapshot.
+        """
+        return 0
+
+    def snapshot(self, state: Any) -> Snapshot:
+        """
+        Return a view of *state* that later commands do not change (§5.1).
+
+        The default encodes the whole state here and now, which holds up the
+        server for as long; and only what :meth:`decode` gives back equal.
+
+        Raises:
+            InvalidCommandError: *state* cannot be encoded: override this and
+                :meth:`restore`.
+        """
+        data = self.encode(state)
+        if self.decode(data) != state:
+            message = (
+                f"the state of {type(self).__name__} does not survive encode and"
+                " decode: override snapshot and restore"
+            )
+            raise InvalidCommandError(message)
+        return EncodedSnapshot(data)
+
+    def restore(self, chunks: Iterable[bytes], last_applied: LogIndex) -> Any:  # noqa: ARG002 - for those on disk
+        """
+        Return the state that :meth:`snapshot` made *chunks* of.
+
+        They replace whatever state there was.  A machine on disk stores
+        *last_applied* with them, and keeps the old state until the new one is
+        durable; the snapshot may be one that this server took itself.
+
+        Args:
+            chunks: Cut into other pieces than they were given.  To be read to
+                the end before anything counts: at the end their checksum is
+                compared, and an error of the disk may come in between.
+            last_applied: The index of the last entry that they cover, which
+                :meth:`last_applied` has to return from now on.
+
+        Raises:
+            StorageError: They are not what this release knows; the server
+                stops.
+        """
+        return self.decode(b"".join(chunks))
+
+    def close(self, state: Any) -> None:  # noqa: B027 - most hold nothing
+        """
+        Release what *state* holds, such as an open file.
+
+        Called with the state of a server that has stopped, and with the one
+        that :meth:`restore` has replaced.
+        """
+
+    def digest(self, state: Any) -> bytes | None:  # noqa: ARG002 - for those that can
+        """
+        Return a few bytes that differ when states do; ``None`` if there are none.
+
+        Servers compare theirs every so many entries, and one that is not the
+        leader's stops.
+        """
+        return None
+
+    def encode(self, value: Any) -> bytes:
+        """
+        Return a command, a query or a result as bytes.
+
+        The default is MessagePack: ``None``, booleans, numbers up to 64 bits,
+        text, bytes, lists and mappings; a tuple arrives as a list.
+
+        Raises:
+            InvalidCommandError: *value* is made of something else.
+        """
+        try:
+            return msgspec.msgpack.encode(value)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            message = f"cannot encode {type(value).__name__}: {error}"
+            raise InvalidCommandError(message) from error
+
+    def decode(self, data: bytes) -> Any:
+        """
+        Return the command or query that :meth:`encode` made *data* of.
+
+        It is called when a command arrives and again when it is applied, and
+        must give the same value on every server and in every later release:
+        commands stay in the log.
+
+        Raises:
+            InvalidCommandError: *data* is not one.
+        """
+        try:
+            return msgspec.msgpack.decode(data)
+        # msgspec's own errors are ValueErrors, and so is that of bad UTF-8.
+        except (ValueError, RecursionError) as error:
+            message = f"not a MessagePack value: {error}"
+            raise InvalidCommandError(message) from error
+
+    def decode_result(self, data: bytes) -> Any:
+        """
+        Return the result that :meth:`encode` made *data* of.
+
+        For a server that passed a call on (``forward: true``).  The default
+        is :meth:`decode`; override it where that knows commands only.
+
+        Raises:
+            InvalidCommandError: *data* is not one.
+        """
+        return self.decode(data)
