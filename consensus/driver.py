@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from consensus.applier import Applier
@@ -129,7 +128,8 @@ class Driver:
         self._is_over = False
         self._is_scheduled = False
         self._is_turning = False
-        self._ticking: LoopingCall | None = None
+        self._ticking: Any = None
+        self._next_tick = 0.0
         self._ticks = 0
         timing = config.timing
         self._tick_interval = timing.heartbeat_interval / TICKS_PER_HEARTBEAT
@@ -173,17 +173,15 @@ class Driver:
     def start(self) -> None:
         """Begin to tick."""
         self._connect()
-        self._ticking = LoopingCall(self._tick)
-        self._ticking.clock = self._clock
-        self._ticking.start(self._tick_interval, now=False)
+        self._next_tick = self._clock.seconds()
+        self._tick_later()
         self.schedule()
 
     def stop(self, error: Exception) -> None:
         """Do nothing more; what is under way fails with *error*."""
         self._is_over = True
-        if self._ticking is not None:
-            self._ticking.stop()
-            self._ticking = None
+        if self._ticking is not None and self._ticking.active():
+            self._ticking.cancel()
         self.snapshotter.stop()
         self.applier.close()
         self._writes.fail(error)
@@ -430,6 +428,19 @@ class Driver:
 
     # --- time ----------------------------------------------------------------
 
+    def _tick_later(self) -> None:
+        """
+        Have the next tick when it is due; those that were missed are left out.
+
+        Due times are an interval apart: a tick that comes late does not put
+        off those that follow.
+        """
+        interval, now = self._tick_interval, self._clock.seconds()
+        self._next_tick += interval
+        if self._next_tick <= now:
+            self._next_tick = now + interval - (now - self._next_tick) % interval
+        self._ticking = self._clock.callLater(self._next_tick - now, self._tick)
+
     def _tick(self) -> None:
         """
         Let one tick pass.
@@ -437,6 +448,7 @@ class Driver:
         One only, however late it comes: after a pause of the process, the
         messages that arrived meanwhile are heard before time runs out.
         """
+        self._tick_later()
         self._ticks += 1
         try:
             self._connect()

@@ -25,7 +25,7 @@ from consensus.core.membership import Membership
 from consensus.core.ready import MembershipChanged, MembershipCommitted, RoleChanged
 from consensus.core.values import Role
 from consensus.driver import Driver, Parts
-from consensus.errors import RaftError, StoppedError
+from consensus.errors import RaftError, StoppedError, StorageError
 from consensus.joining import Joiner
 from consensus.members import Applicant, Members
 from consensus.recovery import Recovered, make_raft, recover
@@ -99,6 +99,16 @@ class ServerLife(Service):
     def heard(self, event: Event) -> None:
         """Hear of what the core reports."""
 
+    def recover(self) -> Recovered:
+        """Open what this server has on its disk; called on the storage's thread."""
+        return recover(self.config, self.name, self._storage)
+
+    def make_worker(
+        self, clock: Any = None, on_full: Callable[[bool], None] | None = None
+    ) -> StorageWorker:
+        """Return a thread for the storage, or for the snapshots."""
+        return StorageWorker(self._storage, self._reactor, self._fail, clock, on_full)
+
     def ended(self, error: Exception) -> None:
         """Tell whoever waits that nothing will come of it, because of *error*."""
 
@@ -115,18 +125,14 @@ class ServerLife(Service):
         self._transport = config.transport.cls(
             config.transport.options, self._reactor, self._clock
         )
-        self._worker = StorageWorker(
-            self._storage, self._reactor, self._fail, self._clock, self._on_full
-        )
-        self._snapshot_worker = StorageWorker(self._storage, self._reactor, self._fail)
+        self._worker = self.make_worker(self._clock, self._on_full)
+        self._snapshot_worker = self.make_worker()
         self._starting = self._start()
         self._starting.addErrback(self._fail_with)
 
     @inlineCallbacks
     def _start(self) -> Generator[Deferred[Any], Any, None]:
-        recovered = yield self._worker.call(
-            partial(recover, self.config, self.name, self._storage)
-        )
+        recovered = yield self._worker.call(self.recover)
         self._recovered = recovered
         self._worker.after_sync = recovered.mark_used
         if recovered.directory is not None:
@@ -399,7 +405,7 @@ class ServerLife(Service):
             # Who left and came back is met anew; but what was in the log at
             # the start may be told a second time, and they may have met since.
             back = latest.keys() if is_old else latest.keys() - before
-            self._acquaintances.keep_only(members.keys() | back)
+            self._forget_others(members.keys() | back)
         if event.index > 1 and not event.membership.is_joint:
             _log.info(
                 "{server} knows of the voters {voters} and the learners {learners}",
@@ -412,6 +418,18 @@ class ServerLife(Service):
                 "{server} does not belong to {cluster} any more, and can be stopped",
                 server=self.name,
                 cluster=self.config.cluster,
+            )
+
+    def _forget_others(self, members: set[ServerId]) -> None:
+        """Forget all but *members*; those that stay are only refused for longer."""
+        try:
+            cast("Acquaintances", self._acquaintances).keep_only(members)
+        except StorageError as error:
+            _log.warn(
+                "{server} cannot forget who has left; it tries again with the next"
+                " change of the membership: {error}",
+                server=self.name,
+                error=error,
             )
 
     def _latest_members(self) -> dict[ServerId, Address]:

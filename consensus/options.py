@@ -27,6 +27,9 @@ _MAX_INDEX = 2**63 - 1
 _BAD = (ValueError, RecursionError)
 
 
+_CONSISTENCIES = get_args(Consistency)
+
+
 class WriteOptions(
     msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True
 ):
@@ -84,8 +87,8 @@ class ReadOptions(
         Raises:
             InvalidCommandError: They do not.
         """
-        if self.consistency not in get_args(Consistency):
-            known = ", ".join(get_args(Consistency))
+        if self.consistency not in _CONSISTENCIES:
+            known = ", ".join(_CONSISTENCIES)
             message = f"{self.consistency!r} is no consistency; there are {known}"
             raise InvalidCommandError(message)
         if self.max_age is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from consensus.core.log import Log
 from consensus.core.membership import Membership
@@ -17,6 +17,7 @@ from consensus.snapshots import FileSnapshots, MemorySnapshots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from consensus.config import Config
     from consensus.core.values import (
@@ -32,6 +33,38 @@ if TYPE_CHECKING:
 
 #: Ticks of the core in one heartbeat interval.
 TICKS_PER_HEARTBEAT = 5
+
+
+class Directory(Protocol):
+    """What a server needs of its data directory; see :class:`.DataDirectory`."""
+
+    path: Path
+    identity: Identity
+
+    @property
+    def is_used(self) -> bool:
+        """Say whether the storage in here has had something to remember."""
+
+    def mark_used(self) -> None:
+        """Note, durably, that it has."""
+
+    def acquaintances(self) -> dict[ServerId, str]:
+        """Return the incarnation of each server that is remembered."""
+
+    def remember(self, peer: ServerId, incarnation: str) -> None:
+        """Note, durably, that *peer* has *incarnation*."""
+
+    def forget(self, peer: ServerId) -> None:
+        """Undo :meth:`remember`, durably."""
+
+    def forget_all(self) -> None:
+        """Forget, durably, every other server."""
+
+    def for_machine(self) -> Path | None:
+        """Return where a state machine has its own files, if it can have any."""
+
+    def close(self) -> None:
+        """Unlock it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +90,7 @@ class Recovered:
     term_starts: list[tuple[LogIndex, Term]]
     memberships: list[tuple[LogIndex, Membership]]
     snapshots: SnapshotStore
-    directory: DataDirectory | None
+    directory: Directory | None
 
     def mark_used(self) -> None:
         """Note that the data directory has something to remember now."""
@@ -138,10 +171,27 @@ def recover(config: Config, name: ServerId, storage: Storage) -> Recovered:
         identity = Identity(config.cluster, name, secrets.token_hex(16))
         return _read(storage, MemorySnapshots(), identity, None)
     directory = DataDirectory.open(path, config.cluster, name, config.storage)
+    return recover_in(directory, storage, lambda: FileSnapshots(path))
+
+
+def recover_in(
+    directory: Directory, storage: Storage, open_snapshots: Callable[[], SnapshotStore]
+) -> Recovered:
+    """
+    Open *storage* in *directory*, which is closed if that fails.
+
+    Args:
+        directory: Locked.
+        storage: Not yet open.
+        open_snapshots: Returns the snapshots that are there.
+
+    Raises:
+        ConfigError: What is remembered cannot be read.
+        StorageError: What is stored cannot be read.
+    """
     try:
-        storage.open(path)
-        snapshots = FileSnapshots(path)
-        recovered = _read(storage, snapshots, directory.identity, directory)
+        storage.open(directory.path)
+        recovered = _read(storage, open_snapshots(), directory.identity, directory)
         _check_not_lost(recovered, directory)
     except BaseException:
         directory.close()
@@ -149,7 +199,7 @@ def recover(config: Config, name: ServerId, storage: Storage) -> Recovered:
     return recovered
 
 
-def _check_not_lost(recovered: Recovered, directory: DataDirectory) -> None:
+def _check_not_lost(recovered: Recovered, directory: Directory) -> None:
     """
     See that the storage still has what it had.
 
@@ -171,7 +221,7 @@ def _read(
     storage: Storage,
     snapshots: SnapshotStore,
     identity: Identity,
-    directory: DataDirectory | None,
+    directory: Directory | None,
 ) -> Recovered:
     hard_state = storage.hard_state()
     if storage.last_index() or hard_state != HardState():

@@ -51,6 +51,11 @@ if TYPE_CHECKING:
     from consensus.sessions import Operation
 
 
+# What most reads are: made once, as a read takes a few microseconds.
+_PLAIN = ("linearizable", None, None)
+_PLAIN_READ = ReadOptions()
+
+
 class RaftServer(ServerLife):
     """One server of a cluster, as a Twisted service; see :class:`.ServerLife`."""
 
@@ -175,7 +180,9 @@ class RaftServer(ServerLife):
                 not applied *at_index*, in time.
             CommandFailedError: The machine raised.
         """
-        options = ReadOptions(consistency, max_age, at_index)
+        options = _PLAIN_READ
+        if (consistency, max_age, at_index) != _PLAIN:
+            options = ReadOptions(consistency, max_age, at_index)
         try:
             options.check()
             if self._leader_elsewhere(options):

@@ -208,7 +208,11 @@ class Snapshotter:
         if not is_there or self._raft.state.restoring != meta:
             return
         # In the reactor's thread, like all that a machine does.
-        self._source.restore(self._store.chunks(meta))
+        try:
+            self._source.restore(self._store.chunks(meta))
+        except CompactedError:
+            # It has been replaced since; the core is about to hear by which.
+            return
         self._raft.restored(meta)
         self._bytes, self._attempted = 0, meta.index
         _log.info(
@@ -289,7 +293,7 @@ class Snapshotter:
                 self._require_time()
             whole = await call(writer.finish)
             await call(writer.commit)
-        except BaseException:
+        except Exception:
             await call(writer.abort)
             raise
         return whole

@@ -175,8 +175,17 @@ class StorageWorker:
     def _serve_now(self, *, is_due: bool) -> None:
         """Be what the thread is to others, once."""
         requests = self._gather([])
+        outcome = None
         if self._error is None:
-            self._report(self._perform(requests, is_due=is_due))
+            outcome = self._perform(requests, is_due=is_due)
+        self._finish_now(requests, outcome)
+
+    def _finish_now(
+        self, requests: list[_Write | _Call | None], outcome: _Outcome | None
+    ) -> None:
+        """Tell who asked for *requests*; see to those that have to wait."""
+        if outcome is not None:
+            self._report(outcome)
         is_over = self._error is not None or None in requests
         if is_over and self._retry is not None:
             self._retry.cancel()

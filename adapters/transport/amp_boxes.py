@@ -150,6 +150,11 @@ class BoxProtocol(Protocol, ABC):
         """Say whether anything can still be sent."""
         return not self.is_lost and not self._is_dropped
 
+    @property
+    def is_full(self) -> bool:
+        """Say whether too much waits to be sent already."""
+        return False
+
     def drop(self) -> None:
         """Close the connection now, whatever waits to be sent."""
         if not self.is_lost:
@@ -311,6 +316,8 @@ class BoxProtocol(Protocol, ABC):
             raise ProtocolError("a box of Message has neither 'last' nor 'part'")
         self._take_part(part, is_last=is_last)
         if _ASK in box:
+            if self.is_full:
+                raise ProtocolError("the other end does not take its answers")
             self.answer(box[_ASK], ())
 
     # Writing.

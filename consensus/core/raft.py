@@ -35,6 +35,7 @@ from consensus.errors import (
     InvalidChangeError,
     InvariantError,
     NotLeaderError,
+    ProtocolError,
 )
 
 if TYPE_CHECKING:
@@ -205,6 +206,8 @@ class Raft:
                 but, perhaps, the term.
         """
         state = self.state
+        if message.sender == state.server:
+            raise ProtocolError("a message in this server's own name")
         if _disturbs(message) and election.is_loyal(state):
             return
         if message.term < state.term:

@@ -306,6 +306,12 @@ class AskTests:
         _confirm(network, "s2", 1)
         assert network.reads["s1"] == [(7, 3)]
 
+    def test_asks_nobody_while_nobody_leads(self) -> None:
+        """There is no one to send the question to."""
+        state = Network().rafts["s1"].state
+        reads.ask(state, 1)
+        assert not state.messages
+
 
 class HeartbeatTests:
     """The rounds that no read began."""

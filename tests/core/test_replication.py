@@ -524,3 +524,18 @@ class ForgetfulPeerTests:
         )
         network.step("s1", old)
         assert progress.match_index == matched
+
+    def test_while_it_is_probed_waits_for_the_next_round(self) -> None:
+        """It refuses what it has acknowledged, and could be an old answer."""
+        network = led()
+        network.propose("s1", b"a", b"b")
+        network.heartbeat("s1")
+        progress = network.rafts["s1"].state.progress["s3"]
+        matched = progress.match_index
+        progress.probe(matched + 1)
+        progress.probing = True
+        old = AppendEntriesResponse(
+            "s3", 2, success=False, index=matched, round=progress.matched_round
+        )
+        assert network.step("s1", old) == []
+        assert (progress.match_index, progress.probing) == (matched, True)

@@ -52,7 +52,7 @@ SHORT = [
         f"docs/reference/{name}.md"
         for name in (
             *("command-line", "config", "errors", "library"),
-            *("snapshot-files", "storage-formats"),
+            *("snapshot-files", "storage-formats", "testing"),
         )
     ),
 ]
