@@ -37,6 +37,7 @@ from consensus.core.values import Identity
 from consensus.errors import ConfigError, Finding, StorageError
 from consensus.records import FORMAT, NEW, read_record, sync_directory, write_record
 from consensus.registry import name_of
+from consensus.snapshot_format import disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -180,14 +181,12 @@ class DataDirectory:
         Note, durably, that the storage has something to remember now.
 
         Raises:
+            DiskFullError: There is no room to note it.
             StorageError: It could not be noted.
         """
-        try:
+        with disk(self.path):
             (self.path / _USED).touch(mode=0o600)
             sync_directory(self.path)
-        except OSError as error:
-            message = f"cannot write in {self.path}: {error.strerror}"
-            raise StorageError(message) from error
 
     def acquaintances(self) -> dict[ServerId, str]:
         """

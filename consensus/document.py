@@ -189,7 +189,7 @@ class Filler:
                 self.expected(words, value, _advice(hint, value))
             else:
                 self.complain("config.E006", str(error), "", value)
-        except (NotImplementedError, TypeError) as error:
+        except (_NoSuchTypeError, TypeError) as error:
             message = f"this cannot be set in a config: {error}"
             self.complain("config.E012", message, "leave it out", value)
         return None
@@ -233,8 +233,12 @@ class Filler:
                 raise ValueError(str(error)) from error
         if hint is Path:
             raise ValueError("expected a path")
-        # What msgspec asks of a hook that does not know a type.
-        raise NotImplementedError("YAML has no such type")
+        # msgspec lets it pass; of a TypeError it would make a wrong value's.
+        raise _NoSuchTypeError("YAML has no such type")
+
+
+class _NoSuchTypeError(Exception):
+    """An option is of a type that no YAML value can become."""
 
 
 def _type_words(hint: Any) -> str:

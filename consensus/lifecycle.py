@@ -9,6 +9,7 @@ happens in between the :mod:`~consensus.driver`'s.
 from __future__ import annotations
 
 import secrets
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 _log = Logger()
 
 
-class ServerLife(Service):
+class ServerLife(Service, ABC):
     """
     One server of a cluster, as far as starting and stopping goes.
 
@@ -88,16 +89,23 @@ class ServerLife(Service):
 
     # --- what the whole of a server is besides --------------------------------
 
+    @abstractmethod
     def inbox(self) -> Inbox:
         """Return who takes what arrives."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hand_over(self) -> Deferred[ServerId]:
         """Let another lead, before this server stops."""
-        raise NotImplementedError
 
+    @abstractmethod
     def heard(self, event: Event) -> None:
         """Hear of what the core reports."""
+
+    @abstractmethod
+    def ended(self, error: Exception) -> None:
+        """Tell whoever waits that nothing will come of it, because of *error*."""
+
+    # --- what a simulated server does otherwise ----------------------------------
 
     def recover(self) -> Recovered:
         """Open what this server has on its disk; called on the storage's thread."""
@@ -108,9 +116,6 @@ class ServerLife(Service):
     ) -> StorageWorker:
         """Return a thread for the storage, or for the snapshots."""
         return StorageWorker(self._storage, self._reactor, self._fail, clock, on_full)
-
-    def ended(self, error: Exception) -> None:
-        """Tell whoever waits that nothing will come of it, because of *error*."""
 
     # --- starting ---------------------------------------------------------------
 

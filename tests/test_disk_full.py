@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,7 +12,12 @@ from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
 from consensus.core.values import Entry, EntryKind, HardState
-from consensus.errors import OutcomeUnknownError, OverloadedError, RejectedError
+from consensus.errors import (
+    DiskFullError,
+    OutcomeUnknownError,
+    OverloadedError,
+    RejectedError,
+)
 from consensus.interfaces import StateMachine
 from consensus.worker import RETRY_INTERVAL, StorageWorker
 from tests.support import storages
@@ -18,7 +26,6 @@ from tests.support.storages import FullStorage, LastingStorage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from consensus.server import RaftServer
 
@@ -176,6 +183,18 @@ def full_servers(
     return Servers(names, config=config, data_dir=tmp_path, machine=machine)
 
 
+def no_room_for_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave no room for the file that says that a directory is used."""
+    touch = Path.touch
+
+    def refuse(path: Path, mode: int = 0o666) -> None:
+        if path.name == "used":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        touch(path, mode)
+
+    monkeypatch.setattr(Path, "touch", refuse)
+
+
 def outcomes(servers: Servers, *waiting: Any) -> list[Any]:
     """Return what became of *waiting*: results and errors."""
     box: list[Any] = []
@@ -279,6 +298,41 @@ class ServerTests:
         found = servers.result(servers.leader().read(None))
         assert [each for each in found if each not in unknown] == [*acknowledged, 31]
         assert len(found) == len(set(found))
+
+    def test_the_first_write_waits_until_it_is_noted(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The log has room, and the note that there is one has not."""
+        no_room_for_notes(monkeypatch)
+        servers = full_servers(tmp_path)
+        servers.run(3)
+        assert leading(servers) is None
+        assert all(server.running for server in servers.servers.values())
+        monkeypatch.undo()
+        servers.run(1)
+        chief = servers.leader()
+        assert servers.result(chief.write(["set", "a", 1])) is None
+        for name in servers.names:
+            servers.stop(name)
+            assert (tmp_path / name / "used").exists()
+
+    def test_a_start_needs_room_for_the_note_that_a_crash_has_left_out(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is refused with a reason, and leaves everything as it was."""
+        servers = full_servers(tmp_path)
+        servers.result(servers.leader().write(["set", "a", 1]))
+        servers.stop("s1")
+        (tmp_path / "s1" / "used").unlink()
+        no_room_for_notes(monkeypatch)
+        for _ in range(2):
+            with pytest.raises(DiskFullError, match=r"no room for .*s1: No space left"):
+                servers.start("s1")
+        monkeypatch.undo()
+        servers.start("s1")
+        assert (tmp_path / "s1" / "used").exists()
+        servers.run(1)
+        assert servers.result(servers.leader().read("a")) == 1
 
     def test_a_server_stops_at_once_with_a_full_disk(self, tmp_path: Path) -> None:
         """Nobody waits for room that may never come."""

@@ -16,6 +16,7 @@ from consensus.errors import (
     StorageError,
 )
 from consensus.snapshots import CHUNK_BYTES
+from consensus.testing.simulator import SimulatedCluster
 from tests.support.servers import Register, Servers
 from tests.support.storages import LastingStorage
 
@@ -340,3 +341,37 @@ class InstallTests:
         servers.run(3)
         assert _state(server) == _state(chief)
         assert len(list((tmp_path / absent.name / "snapshots").iterdir())) == 1
+
+    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize("is_known", [False, True])
+    def test_a_crash_before_it_is_restored(self, seed: int, *, is_known: bool) -> None:
+        """
+        The snapshot is durable, the log an older one, and the state is lost.
+
+        Whether the server knew of it or not, it begins again from there.
+        """
+        config = {"snapshots": {"every_entries": 20, "keep_entries": 1}}
+        cluster = SimulatedCluster(
+            Register, seed=seed, config=config, sync=(0.01, 0.02)
+        )
+        cluster.write(["set", "x", 0])
+        cluster.run(1.0)
+        name = cluster.followers()[0].name
+        cluster.crash(name)
+        for number in range(1, 50):
+            cluster.write(["set", "x", number])
+        server = cluster.start(name)
+
+        def is_between() -> bool:
+            raft, latest = server.raft, server.disk.snapshots.latest
+            if raft is None or latest is None:
+                return False
+            return not is_known or raft.state.restoring == latest
+
+        while not is_between():
+            cluster.run(0.0005)
+        assert _state(server).get("x", 0) == 0
+        cluster.crash(name)
+        server = cluster.start(name)
+        cluster.check()
+        assert server.state == {"x": 49}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -20,14 +20,15 @@ from consensus.errors import (
     OutcomeUnknownError,
     ProtocolError,
     RaftError,
-    TimedOutError,
     UnreachableError,
-    error_from_code,
 )
+from consensus.in_process import Call, as_raised_elsewhere
 from consensus.interfaces import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from twisted.internet.defer import Deferred
 
     from consensus.core.messages import Message
     from consensus.core.values import Address, Identity, ServerId
@@ -319,31 +320,19 @@ class MemoryTransport(Transport):
         return succeed(None)
 
 
-class _Call:
-    """One client's call, from the question to the answer."""
-
-    def __init__(
-        self, client: MemoryTransport, address: Address, timeout: float
-    ) -> None:
-        self.result: Deferred[bytes] = Deferred(self._cancelled)
-        self._client = client
-        self._address = address
-        self._server: MemoryTransport | None = None
-        self._timer: Any = client.clock.callLater(timeout, self._time_out)
-        client.begin(self)
+class _Call(Call["MemoryTransport"]):
+    """A call whose question and answer wait in the queues of the two ends."""
 
     def start(self, method: str, payload: bytes) -> None:
         """Reach the server, or fail."""
         if self.result.called:
             return
-        client = self._client
-        server = client.network.listening.get(self._address)
+        client = self.client
+        server = client.network.listening.get(self.address)
         if server is None or not client.network.carries(client.name, server.name):
-            message = f"cannot connect to {self._address!r}: no server answers there"
-            self._finish(Failure(UnreachableError(message)))
+            self.miss()
             return
-        self._server = server
-        server.begin(self)
+        self.reach(server)
         server.enqueue(lambda: self._arrive(server, method, payload))
 
     def _arrive(self, server: MemoryTransport, method: str, payload: bytes) -> None:
@@ -353,51 +342,15 @@ class _Call:
 
     def _answered(self, answer: bytes | Failure) -> None:
         if isinstance(answer, Failure):
-            answer = Failure(_as_raised_elsewhere(answer))
-        server, client = self._server, self._client
+            answer = Failure(_sent_error(answer))
+        server, client = self.server, self.client
         if server is not None and client.network.carries(server.name, client.name):
-            client.enqueue(lambda: self._finish(answer))
-
-    def break_off(self) -> None:
-        """Fail because one of the two ends is closed."""
-        if self._server is None:
-            self._finish(Failure(UnreachableError("the transport is closed")))
-        else:
-            message = "the connection was lost before the answer"
-            self._finish(Failure(OutcomeUnknownError(message)))
-
-    def _time_out(self) -> None:
-        if self._server is None:
-            message = f"no connection to {self._address!r} in time"
-            self._finish(Failure(UnreachableError(message)))
-        else:
-            self._finish(Failure(TimedOutError("no answer came in time")))
-
-    def _cancelled(self, _: Deferred[bytes]) -> None:
-        self._forget()
-
-    def _forget(self) -> None:
-        if self._timer.active():
-            self._timer.cancel()
-        self._client.end(self)
-        if self._server is not None:
-            self._server.end(self)
-
-    def _finish(self, outcome: bytes | Failure) -> None:
-        if self.result.called:
-            return
-        self._forget()
-        if isinstance(outcome, Failure):
-            self.result.errback(outcome)
-        else:
-            self.result.callback(outcome)
+            client.enqueue(lambda: self.finish(answer))
 
 
-def _as_raised_elsewhere(failure: Failure) -> RaftError:
-    """Return a copy of the server's error, as another process would get it."""
+def _sent_error(failure: Failure) -> RaftError:
     error = failure.value
     if isinstance(error, RaftError):
-        fields = {name: getattr(error, name) for name in error.fields}
-        return error_from_code(error.code, str(error), fields)
+        return as_raised_elsewhere(error)
     _log.failure("a call failed for a reason that is a bug", failure)
     return OutcomeUnknownError("the server failed; its log says why")

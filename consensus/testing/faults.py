@@ -64,9 +64,18 @@ def _links(
     return end
 
 
-def _split(cluster: SimulatedCluster, fault: Fault) -> tuple[list[ServerId], ...]:
+def _split(cluster: SimulatedCluster, fault: Fault) -> tuple[list[str], ...]:
+    """
+    Return the two sides: the servers concerned, and the rest.
+
+    So large a part of the clients as the amount says is on the first side, and
+    the others on the second; with no amount, they reach all.
+    """
     one = [name for name in cluster.names if name in fault.servers]
-    return one, [name for name in cluster.names if name not in fault.servers]
+    rest = [name for name in cluster.names if name not in fault.servers]
+    clients = cluster.client_names if fault.amount else []
+    count = round(len(clients) * fault.amount)
+    return one + clients[:count], rest + clients[count:]
 
 
 def _partition(cluster: SimulatedCluster, fault: Fault) -> Callable[[], None]:
@@ -93,6 +102,15 @@ def _broken_link(cluster: SimulatedCluster, fault: Fault) -> Callable[[], None]:
 def _crash(cluster: SimulatedCluster, fault: Fault) -> Callable[[], None]:
     cluster.crash(*fault.servers)
     return lambda: cluster.restart(*fault.servers)
+
+
+def _wipe(cluster: SimulatedCluster, fault: Fault) -> Callable[[], None]:
+    """Let one lose its disk, if the others can go on and take it in anew."""
+    name = fault.servers[0]
+    if not cluster.can_spare(name):
+        return lambda: None
+    cluster.wipe(name)
+    return lambda: cluster.restart(name)
 
 
 def _pause(cluster: SimulatedCluster, fault: Fault) -> Callable[[], None]:
@@ -181,9 +199,14 @@ def _snapshot(cluster: SimulatedCluster, fault: Fault) -> Callable[[], None]:
 
 
 def _members(cluster: SimulatedCluster, fault: Fault) -> Callable[[], None]:
-    """Let these vote, and a part of the others learn."""
+    """
+    Let these vote, and a part of the others learn.
+
+    Not while one has lost its disk: without those that leave, the rest might
+    be no majority that could take it in anew.
+    """
     leader = cluster.leader_now()
-    if leader is not None:
+    if leader is not None and cluster.is_whole(leader):
         rest = [name for name in cluster.names if name not in fault.servers]
         learners = rest[: round(len(rest) * fault.amount)]
         leader.members.change(
@@ -199,6 +222,7 @@ KINDS: dict[str, Callable[[SimulatedCluster, Fault], Callable[[], None]]] = {
     "deafness": _deafness,
     "broken link": _broken_link,
     "crash": _crash,
+    "wipe": _wipe,
     "pause": _pause,
     "sleep": _sleep,
     "slow disk": _slow_disk,
@@ -218,6 +242,7 @@ _ODDS: dict[str, tuple[int, float]] = {
     "deafness": (2, 3.0),
     "broken link": (3, 5.0),
     "crash": (5, 3.0),
+    "wipe": (4, 2.0),
     "pause": (3, 2.0),
     "sleep": (3, 2.0),
     "slow disk": (2, 4.0),
@@ -233,6 +258,9 @@ _ODDS: dict[str, tuple[int, float]] = {
 
 #: What may concern all servers at once.
 _OFTEN_MANY = {"crash", "snapshot", "partition", "slow disk", "pause"}
+
+#: What puts servers, and sometimes clients, on two sides.
+_SPLITS = {"partition", "silence", "deafness", "sleep"}
 
 
 def draw_plan(
@@ -289,7 +317,7 @@ def _draw_amount(random: Random, kind: str) -> float:
         return random.choice([0.02, 0.1, 0.5, 2.0])
     if kind == "clock":
         return random.uniform(-0.04, 0.04)
-    if kind == "members":
+    if kind == "members" or kind in _SPLITS:
         return random.choice([0.0, 0.5, 1.0])
     if kind == "storm":
         return random.choice([0.1, 0.3, 0.8])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from consensus.core.state import State
     from consensus.core.values import Entry, HardState, LogIndex, ServerId, Term
     from consensus.interfaces import StateMachine
-    from consensus.testing.sim_disk import SimulatedDisk
+    from consensus.testing.sim_disk import Image, SimulatedDisk
 
 
 class BrokenInvariantError(AssertionError):
@@ -191,8 +191,10 @@ class Invariants:
             votes = [
                 each
                 for each in half
-                if each in self._disks
-                and self._disks[each].durable.votes.get(state.term) == name
+                if any(
+                    image.votes.get(state.term) == name
+                    for image in self._images(each, membership)
+                )
             ]
             if 2 * len(votes) <= len(half):
                 self._fail(
@@ -246,13 +248,31 @@ class Invariants:
             stored = [
                 each
                 for each in half
-                if each in self._disks and self._disks[each].durable.has(index, term)
+                if any(
+                    image.has(index, term) for image in self._images(each, membership)
+                )
             ]
             if term and 2 * len(stored) <= len(half):
                 self._fail(
                     f"{name} has committed entry {index} of term {term}, and it is"
                     f" durable on {stored or 'nothing'} only, of {sorted(half)}"
                 )
+
+    def _images(self, name: ServerId, membership: Membership) -> list[Image]:
+        """
+        Return what is, or was, durable on the disk that *membership* means.
+
+        A server that has lost its disk counts with what was on it, as one that
+        is down, until it has joined with a new one.
+        """
+        disk = self._disks.get(name)
+        disks = () if disk is None else (disk, *disk.former)
+        meant = membership.incarnations.get(name)
+        return [
+            each.durable
+            for each in disks
+            if meant is None or meant == each.identity.incarnation
+        ]
 
     def _entry(self, name: ServerId, log: Log, index: LogIndex) -> Entry:
         """Return an entry of *name*'s log: from memory, else from the disk."""

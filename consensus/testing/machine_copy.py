@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis.strategies import SearchStrategy
 
 from consensus.errors import RaftError, StorageError
 from consensus.interfaces import StateMachine
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from consensus.interfaces import Snapshot
-
-_MOST_FIXED = 50
 
 
 class Copy:
@@ -94,11 +90,6 @@ class Copy:
     def write_all(self, commands: Sequence[Any]) -> list[Any]:
         """Apply *commands* one by one."""
         return [self.write(command) for command in commands]
-
-    def write_some(self, commands: Sequence[Any] | SearchStrategy[Any]) -> None:
-        """Apply *commands*, or some examples if they are a strategy."""
-        if not isinstance(commands, SearchStrategy):
-            self.write_all(list(islice(commands, _MOST_FIXED)))
 
     def write_text(self, command: Any) -> str:
         """Apply *command*; return what it comes to as text."""
@@ -189,3 +180,15 @@ def read_on_a_thread(view: Snapshot) -> list[bytes]:
     if not found:
         pytest.fail("the view cannot be read on a thread of its own")
     return found[0]
+
+
+def spoil(answer: Any) -> None:
+    """Change *answer* as much as its receiver may."""
+    if isinstance(answer, dict | list | set | bytearray):
+        inner = list(answer.values()) if isinstance(answer, dict) else list(answer)
+        answer.clear()
+        for each in inner:
+            spoil(each)
+    elif isinstance(answer, tuple):
+        for each in answer:
+            spoil(each)

@@ -141,6 +141,8 @@ class SimulatedDisk:
         #: Called with each hard state, and the one that it replaces.
         self.saved: Callable[[HardState, HardState], None] = _ignore
         self.snapshots = SimulatedSnapshots(self)
+        #: Those that its server had before, and lost with all that was on them.
+        self.former: tuple[SimulatedDisk, ...] = ()
         self.peers: dict[ServerId, str] = {}
         self._random = random
         # Written since the last sync, and synced but perhaps not yet there.
@@ -313,6 +315,12 @@ class SimulatedStorage(Storage):
 
     def close(self) -> None:
         """Do nothing: the disk stays what it is."""
+
+
+class SimulatedMemory(SimulatedStorage):
+    """One whose server begins anew each time."""
+
+    durable = False
 
 
 class SimulatedWorker(StorageWorker):

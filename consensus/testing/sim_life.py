@@ -7,6 +7,7 @@ What passes between them, and what is expected of them, is
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,11 @@ from consensus.config import Engine, from_mapping
 from consensus.core.values import Identity
 from consensus.errors import StorageError
 from consensus.testing.invariants import BrokenInvariantError, Invariants
-from consensus.testing.sim_disk import SimulatedDisk, SimulatedStorage
+from consensus.testing.sim_disk import (
+    SimulatedDisk,
+    SimulatedMemory,
+    SimulatedStorage,
+)
 from consensus.testing.sim_network import (
     Conditions,
     SimulatedNetwork,
@@ -66,17 +71,7 @@ class ClusterLife:
     """
     Some servers, their disks, and the time in which they live.
 
-    Args:
-        machine: The state machine's class.
-        servers: How many, or their names.
-        seed: Everything that happens by chance follows from it.
-        config: Further keys for all servers, as in the YAML file.
-        conditions: How good the network is.
-        drift: By which part a server's clock may be fast or slow.
-        sync: How long a disk's sync takes, from and to, in seconds.
-        machine_directory: Where machines on disk have their files, real ones,
-            each server in a directory of its name.
-        compares: Whether states are compared with what the log makes of them.
+    The arguments are those of :class:`.SimulatedCluster`.
     """
 
     def __init__(
@@ -91,6 +86,7 @@ class ClusterLife:
         sync: tuple[float, float] = (0.0, 0.002),
         machine_directory: Path | None = None,
         compares: bool = True,
+        durable: bool = True,
     ) -> None:
         if isinstance(servers, int):
             servers = [f"s{number}" for number in range(1, servers + 1)]
@@ -111,6 +107,9 @@ class ClusterLife:
         self._drift = drift
         self._sync = sync
         self._machine_directory = machine_directory
+        self._storage = SimulatedStorage if durable else SimulatedMemory
+        # What each server was started with last, beside the common keys.
+        self._keys: dict[ServerId, dict[str, Any]] = {}
         self.invariants = Invariants(self.disks, machine if compares else None)
         self._lives = 0
         self._error: BaseException | None = None
@@ -218,9 +217,10 @@ class ClusterLife:
 
         Args:
             name: Of the server.
-            **keys: Of its config.
+            **keys: Of its config; by default, those of its last start.
         """
         self._lives += 1
+        keys = self._keys[name] = keys or self._keys.get(name, {})
         if name not in self.disks:
             self.names = tuple(dict.fromkeys([*self.names, name]))
             self.disks[name] = self._new_disk(name)
@@ -263,14 +263,14 @@ class ClusterLife:
         members = {each: each for each in self.names}
         mapping = {
             "members": members,
-            "storage": {"engine": SimulatedStorage},
+            "storage": {"engine": self._storage},
             "transport": {"engine": SimulatedTransport},
             **self._config,
             **keys,
         }
         config = from_mapping(mapping, name=name, state_machine=self.machine)
         network = Engine("simulated", SimulatedTransport, self.network)
-        disk = Engine("simulated", SimulatedStorage, self.disks.get(name))
+        disk = Engine("simulated", self._storage, self.disks.get(name))
         return replace(config, transport=network, storage=disk)
 
     def _look(self, name: ServerId) -> None:
@@ -304,6 +304,7 @@ class ClusterLife:
         self.result(server.stopService())
         self.servers.pop(name, None)
         server.host.kill()
+        self._left(name)
 
     def crash(self, *names: ServerId) -> None:
         """
@@ -318,6 +319,70 @@ class ClusterLife:
                 server.host.kill()
                 server.transport.die()
                 server.disk.crash()
+                self._left(name)
+
+    def _left(self, name: ServerId) -> None:
+        if not self._storage.durable:
+            self._replace_disk(name)
+
+    def wipe(self, *names: ServerId) -> None:
+        """
+        Let *names* die now, and their disks with them.
+
+        Started again, each has a new, empty disk and asks to be taken in; that
+        takes a majority whose disks are whole.
+        """
+        self.crash(*names)
+        for name in names:
+            self.trace.note("{} has lost its disk", name)
+            self._replace_disk(name)
+
+    def _replace_disk(self, name: ServerId) -> None:
+        self._lives += 1
+        former = self.disks[name]
+        disk = self.disks[name] = self._new_disk(name)
+        disk.former = former, *former.former
+        if self._machine_directory is not None:
+            shutil.rmtree(self._machine_directory / name)
+
+    def can_spare(self, name: ServerId) -> bool:
+        """
+        Say whether the disk of *name* may get lost, and nothing else with it.
+
+        All servers run and agree on who belongs to them, the others are a
+        majority, and none of them has to be taken in anew itself.
+        """
+        rafts = [each.raft for each in self.servers.values() if not each.host.pauses]
+        states = [raft.state for raft in rafts if raft is not None]
+        if len(states) < len(self.names):
+            return False
+        newest = max(states, key=lambda state: state.membership_index)
+        membership, index = newest.membership, newest.membership_index
+        voters = membership.voters
+        return (
+            name in voters
+            and len(voters) > 2
+            and not (membership.is_joint or membership.target)
+            and index <= len(self.invariants.committed)
+            and all(
+                state.membership_index == index
+                for state in states
+                if state.server in voters
+            )
+            and self.is_whole(self.servers[newest.server])
+        )
+
+    def is_whole(self, server: SimulatedServer) -> bool:
+        """Say whether all that vote by what *server* knows have the disks they had."""
+        if server.raft is None:
+            return False
+        membership = server.raft.state.membership
+        for name in membership.electors():
+            disk = self.disks[name]
+            meant = membership.incarnations.get(name)
+            if disk.former and meant != disk.identity.incarnation:
+                return False
+        return True
 
     def restart(self, *names: ServerId) -> None:
         """Start *names* again after a crash; whoever runs goes on."""

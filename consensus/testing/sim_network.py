@@ -11,22 +11,18 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import fail, succeed
 from twisted.python.failure import Failure
 
-from consensus.errors import (
-    OutcomeUnknownError,
-    ProtocolError,
-    RaftError,
-    TimedOutError,
-    UnreachableError,
-    error_from_code,
-)
+from consensus.errors import ProtocolError, RaftError, UnreachableError
+from consensus.in_process import Call, as_raised_elsewhere
 from consensus.interfaces import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
+
+    from twisted.internet.defer import Deferred
 
     from consensus.core.messages import Message
     from consensus.core.values import Address, Identity, ServerId
@@ -343,7 +339,8 @@ class SimulatedTransport(Transport):
     def die(self) -> None:
         """Leave the network with the process; nobody here hears of it."""
         for call in list(self._calls):
-            call.forget(self)
+            if call.client is self:
+                call.forget()
         self.close()
 
     def close(self) -> Deferred[None]:
@@ -353,49 +350,37 @@ class SimulatedTransport(Transport):
             if self.network.listening.get(self._address) is self:
                 del self.network.listening[self._address]
             for call in list(self._calls):
-                call.break_off(self)
+                call.lose(self)
             self._peers.clear()
             self._callers.clear()
             self._met.clear()
         return succeed(None)
 
 
-class _Call:
-    """One client's call, from the question to the answer."""
-
-    def __init__(
-        self, client: SimulatedTransport, address: Address, timeout: float
-    ) -> None:
-        self.result: Deferred[bytes] = Deferred(self._cancelled)
-        self._client = client
-        self._address = address
-        self._server: SimulatedTransport | None = None
-        self._timer = client.clock.callLater(timeout, self._time_out)
-        client.begin(self)
+class _Call(Call["SimulatedTransport"]):
+    """A call whose question and answer take their time, or get lost."""
 
     def start(self, method: str, payload: bytes) -> None:
         """Reach the server, or fail; or wait, if nothing gets through."""
         if self.result.called:
             return
-        client, network = self._client, self._client.network
-        server = network.listening.get(self._address)
+        client, network = self.client, self.client.network
+        server = network.listening.get(self.address)
         if server is None:
-            message = f"cannot connect to {self._address!r}: no server answers there"
-            self._finish(Failure(UnreachableError(message)))
+            self.miss()
             return
         names = client.name, server.name
         if not (network.carries(*names) and network.carries(*reversed(names))):
             return
-        self._server = server
-        server.begin(self)
+        self.reach(server)
         for arrival in network.arrivals(*names)[:1]:
             network.time.at(
                 arrival, self._arrive, server, method, payload, host=server.reactor
             )
 
     def _arrive(self, server: SimulatedTransport, method: str, payload: bytes) -> None:
-        network = self._client.network
-        if not network.carries(self._client.name, server.name):
+        network = self.client.network
+        if not network.carries(self.client.name, server.name):
             return
         answer = server.answer(method, payload)
         if answer is not None:
@@ -403,62 +388,25 @@ class _Call:
 
     def _answered(self, answer: bytes | Failure) -> None:
         if isinstance(answer, Failure):
-            answer = Failure(_as_raised_elsewhere(answer))
-        client, server, network = self._client, self._server, self._client.network
+            answer = Failure(_sent_error(answer))
+        client, server, network = self.client, self.server, self.client.network
         if server is None or self.result.called:
             return
         for arrival in network.arrivals(server.name, client.name)[:1]:
-            network.time.at(arrival, self._finish, answer, host=client.reactor)
+            network.time.at(arrival, self.finish, answer, host=client.reactor)
 
-    def forget(self, end: SimulatedTransport) -> None:
-        """Forget it, if *end* made it."""
-        if end is self._client:
-            self._forget()
-
-    def break_off(self, end: SimulatedTransport) -> None:
-        """Fail because *end* is closed."""
-        if self._server is None:
-            self._finish(Failure(UnreachableError("the transport is closed")))
-            return
-        failure = Failure(OutcomeUnknownError("the connection was lost"))
-        if end is self._client:
-            self._finish(failure)
+    def lose(self, end: SimulatedTransport) -> None:
+        """Fail because *end* is closed; the other one hears of it later."""
+        if end is self.client or self.server is None:
+            self.break_off()
         else:
-            self._client.reactor.callFromThread(self._finish, failure)
-
-    def _time_out(self) -> None:
-        if self._server is None:
-            message = f"no connection to {self._address!r} in time"
-            self._finish(Failure(UnreachableError(message)))
-        else:
-            self._finish(Failure(TimedOutError("no answer came in time")))
-
-    def _cancelled(self, _: Deferred[bytes]) -> None:
-        self._forget()
-
-    def _forget(self) -> None:
-        if self._timer.active():
-            self._timer.cancel()
-        self._client.end(self)
-        if self._server is not None:
-            self._server.end(self)
-
-    def _finish(self, outcome: bytes | Failure) -> None:
-        if self.result.called:
-            return
-        self._forget()
-        if isinstance(outcome, Failure):
-            self.result.errback(outcome)
-        else:
-            self.result.callback(outcome)
+            self.client.reactor.callFromThread(self.break_off)
 
 
-def _as_raised_elsewhere(failure: Failure) -> Exception:
-    """Return a copy of the server's error, as another process would get it."""
+def _sent_error(failure: Failure) -> RaftError:
     error = failure.value
-    if not isinstance(error, RaftError):
-        # A server must not do this; whoever simulates it has to hear of it.
-        message = f"a call failed with what is no error of ours: {error!r}"
-        raise AssertionError(message) from error  # noqa: TRY004 - it is a bug
-    fields = {name: getattr(error, name) for name in error.fields}
-    return error_from_code(error.code, str(error), fields)
+    if isinstance(error, RaftError):
+        return as_raised_elsewhere(error)
+    # A server must not do this; whoever simulates it has to hear of it.
+    message = f"a call failed with what is no error of ours: {error!r}"
+    raise AssertionError(message) from error

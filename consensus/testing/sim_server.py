@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from consensus.core.values import EntryKind
@@ -58,7 +59,9 @@ class SimulatedServer(RaftServer):
     def recover(self) -> Recovered:
         """Open what is on the disk."""
         directory = SimulatedDirectory(self.disk, self._machine_directory)
-        return recover_in(directory, self._storage, lambda: self.disk.snapshots)
+        found = recover_in(directory, self._storage, lambda: self.disk.snapshots)
+        # Without a durable storage there is no data directory.
+        return found if self._storage.durable else replace(found, directory=None)
 
     def make_worker(
         self, clock: Any = None, on_full: Callable[[bool], None] | None = None

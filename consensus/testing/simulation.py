@@ -14,6 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from consensus.testing.faults import Fault, draw_plan, play
+from consensus.testing.linearizability import Outcome
 from consensus.testing.simulator import SimulatedCluster, SimulationError
 
 if TYPE_CHECKING:
@@ -23,8 +24,15 @@ if TYPE_CHECKING:
     from consensus.testing.sim_clients import MakeCall
 
 
-#: A history that takes longer to judge says nothing; few do.
+#: Ours take a tenth of that at most.
 _JUDGE_STEPS = 50_000
+
+
+#: What makes histories easier to judge.
+_ADVICE = (
+    "say by partition= which commands have nothing to do with each other, let fewer"
+    " clients call for fewer seconds, or raise step_limit="
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,7 @@ class Scenario:
         config: Further keys for the servers.
         kinds: Which faults; all if ``None``.
         partition: Tells the parts of the state apart; see :func:`.judge`.
+        step_limit: How much the judge of the clients' answers tries.
         cluster: Further arguments of :class:`.SimulatedCluster`.
         client: Further arguments of :class:`.Clients`.
     """
@@ -55,8 +64,13 @@ class Scenario:
     config: dict[str, Any] = field(default_factory=dict)
     kinds: tuple[str, ...] | None = None
     partition: Callable[[Any], Hashable | None] | None = None
+    step_limit: int = _JUDGE_STEPS
     cluster: dict[str, Any] = field(default_factory=dict)
     client: dict[str, Any] = field(default_factory=dict)
+
+
+class UndecidedHistoryError(SimulationError):
+    """Nobody can say whether the clients were answered right: it takes too long."""
 
 
 class ScenarioError(SimulationError):
@@ -99,6 +113,7 @@ def run(
         plan: Other faults than those that the seed means.
 
     Raises:
+        UndecidedHistoryError: Whether one was is not known.
         SimulationError: A promise was broken.
     """
     cluster = SimulatedCluster(
@@ -115,8 +130,13 @@ def run(
     cluster.check()
     clients.stop()
     cluster.check()
-    verdict = clients.judge(partition=scenario.partition, step_limit=_JUDGE_STEPS)
-    if verdict.contradiction is not None:
+    verdict = clients.judge(
+        partition=scenario.partition, step_limit=scenario.step_limit
+    )
+    if verdict.outcome is Outcome.UNDECIDED:
+        reason = f"{verdict.text()}; {_ADVICE}"
+        raise UndecidedHistoryError(reason, seed, cluster.trace.text())
+    if not verdict.is_linearizable:
         cluster.fail(verdict.text())
     return cluster
 
@@ -145,6 +165,8 @@ def shrink(
             fewer = kept[:start] + kept[start + size :]
             try:
                 run(scenario, seed, fewer)
+            except UndecidedHistoryError:
+                start += size
             except SimulationError as found:
                 error, kept, has_shrunk = found, fewer, True
             else:
@@ -158,10 +180,13 @@ def check(scenario: Scenario, seed: int, *, shrinking: float = 30.0) -> None:
     Run *scenario*; shrink what fails, for so many seconds of real time.
 
     Raises:
+        UndecidedHistoryError: Nothing is known to have failed.
         ScenarioError: With the seed, the faults that it takes, and a trace.
     """
     try:
         run(scenario, seed)
+    except UndecidedHistoryError:
+        raise
     except SimulationError as error:
         smaller, kept = shrink(scenario, seed, plan_of(scenario, seed), shrinking)
         raise ScenarioError(smaller or error, kept) from error
@@ -173,25 +198,39 @@ def soak(
     *,
     first: int = 0,
     say: Callable[[str], None] = print,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[int]:
     """
     Run one seed after the other for so many minutes; return those that fail.
+
+    Those whose history is undecided are counted and named at the end.  They
+    are no failures, unless all of them are: that says nothing of anything.
 
     Args:
         make: Returns the scenario of a seed.
         minutes: Of real time.
         first: The first seed.
         say: Called with each failure, and at the end.
+        clock: Returns the time, in seconds.
     """
-    end = time.monotonic() + 60.0 * minutes
+    end = clock() + 60.0 * minutes
     failing: list[int] = []
+    undecided: list[int] = []
     seed = first
-    while time.monotonic() < end:
+    while clock() < end:
         try:
             check(make(seed), seed)
+        except UndecidedHistoryError:
+            undecided.append(seed)
         except SimulationError as error:
             failing.append(seed)
             say(f"--- seed {seed} fails: {error}")
         seed += 1
-    say(f"{seed - first} seeds from {first} on; failing: {failing or 'none'}")
+    text = f"{seed - first} seeds from {first} on; failing: {failing or 'none'}"
+    if undecided:
+        text += f"; undecided: {len(undecided)}, {undecided}"
+    say(text)
+    if len(undecided) == seed - first:
+        say(f"not one history was decided: {_ADVICE}")
+        return undecided
     return failing

@@ -27,9 +27,7 @@ from consensus.errors import NotLeaderError
 from consensus.testing.faults import draw_plan, play
 from consensus.testing.sim_clients import Clients
 from consensus.testing.sim_life import PATIENCE, ClusterLife, SimulationError
-from consensus.testing.sim_network import (
-    SimulatedTransport,
-)
+from consensus.testing.sim_network import SimulatedTransport
 from consensus.testing.sim_time import Host
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ __all__ = ["PATIENCE", "SimulatedCluster", "SimulationError"]
 
 class SimulatedCluster(ClusterLife):
     """
-    A cluster that runs until something goes wrong; see :class:`.ClusterLife`.
+    A cluster that runs until something goes wrong.
 
     Args:
         machine: The state machine's class.
@@ -59,6 +57,8 @@ class SimulatedCluster(ClusterLife):
         machine_directory: Where machines on disk have their files, real ones,
             each server in a directory of its name.
         compares: Whether states are compared with what the log makes of them.
+        durable: Whether servers have disks at all; without, each one forgets
+            all when it ends, its votes too, so that crashes may break promises.
     """
 
     def __init__(self, machine: type[StateMachine], *args: Any, **options: Any) -> None:
@@ -66,6 +66,8 @@ class SimulatedCluster(ClusterLife):
         self._disturbances = 0
         self._cuts: list[tuple[ServerId, ServerId]] = []
         self._own: Client | None = None
+        #: The clients' hosts, which may be partitioned as servers are.
+        self.client_names: list[str] = []
 
     # --- the network -------------------------------------------------------
 
@@ -76,8 +78,9 @@ class SimulatedCluster(ClusterLife):
         Let nothing pass between *sides*, until :meth:`heal`.
 
         Args:
-            *sides: Names, or collections of names; who is in none of them is
-                together on one more side.
+            *sides: Names, or collections of names; servers in none of them are
+                together on one more side.  Clients belong to a side if they are
+                named, ``client`` for :attr:`client`; the others reach all.
             one_way: Only what the first side sends is lost.
         """
         groups = [{side} if isinstance(side, str) else set(side) for side in sides]
@@ -118,6 +121,7 @@ class SimulatedCluster(ClusterLife):
     def make_client(self, name: str, timeout: float = 10.0) -> Client:
         """Return another client, on a new host called *name*."""
         host = Host(self.time, name)
+        self.client_names.append(name)
         transport = SimulatedTransport(self.network, host, host)
         addresses = {each: each for each in self.names}
         dice = self.dice(f"client {name}").random

@@ -106,6 +106,15 @@ class TransportSuite(ABC):
         assert await self.until(has_arrived), f"nothing reached {peer}"
         await self.settle()
 
+    async def found_later(self, sender: Transport) -> RecordingInbox:
+        """Let s2 start when *sender* has missed it; return what it was sent."""
+        sender.send("s2", MESSAGES[0])
+        await self.settle(0.5)
+        inbox = RecordingInbox()
+        await self.served("s2", inbox)
+        await self.reach(sender, "s2", inbox)
+        return inbox
+
     async def until(self, condition: Callable[[], bool]) -> bool:
         """Let time pass until *condition* holds; say whether it came to that."""
         for _ in range(self.patience):
@@ -201,21 +210,13 @@ class TransportSuite(ABC):
         """The connection is made without being asked for again."""
         one = await self.served("s1", RecordingInbox())
         one.connect("s2", self.address("s2"))
-        one.send("s2", MESSAGES[0])
-        await self.settle(0.5)
-        inbox = RecordingInbox()
-        await self.served("s2", inbox)
-        await self.reach(one, "s2", inbox)
+        await self.found_later(one)
 
     async def test_a_peer_that_comes_back_is_found(self) -> None:
         """A connection that is lost is made again without being asked for."""
         one, two, _, _ = await self.pair()
         await self.outcome(two.close())
-        one.send("s2", MESSAGES[0])
-        await self.settle(0.5)
-        inbox = RecordingInbox()
-        await self.served("s2", inbox)
-        await self.reach(one, "s2", inbox)
+        await self.found_later(one)
 
     async def test_a_moved_peer_is_found_at_its_new_address(self) -> None:
         """A second connect with another address moves the peer."""
@@ -321,11 +322,7 @@ class TransportSuite(ABC):
         one, two, _, _ = await self.pair()
         one.introduce(self.identity("s1", cluster_id="founded"))
         await self.outcome(two.close())
-        one.send("s2", MESSAGES[0])
-        await self.settle(0.5)
-        inbox = RecordingInbox()
-        await self.served("s2", inbox)
-        await self.reach(one, "s2", inbox)
+        inbox = await self.found_later(one)
         assert {peer.cluster_id for peer in inbox.met} == {"founded"}
 
     async def test_with_a_new_identity_all_are_looked_at_again(self) -> None:

@@ -10,11 +10,14 @@ import pytest
 from consensus.applier import Applier
 from consensus.errors import OutcomeUnknownError, SessionExpiredError, StoppedError
 from consensus.sessions import MAX_SESSIONS, command_call, open_call, session_of
+from consensus.testing.simulator import SimulatedCluster
 from tests.support.entries import Journal, Log, encoded, results
 from tests.support.servers import Servers
 
 if TYPE_CHECKING:
+    from consensus.core.raft import Raft
     from consensus.server import RaftServer
+    from consensus.testing.sim_server import SimulatedServer
 
 
 def call(servers: Servers, server: RaftServer, method: str, payload: bytes) -> bytes:
@@ -26,6 +29,12 @@ def call(servers: Servers, server: RaftServer, method: str, payload: bytes) -> b
 def opened(servers: Servers, server: RaftServer, ttl: int = 60_000) -> int:
     """Return a new session."""
     return session_of(call(servers, server, "session_open", open_call(ttl)))
+
+
+def raft_of(server: SimulatedServer) -> Raft:
+    """Return the Raft of *server*, which runs."""
+    assert server.raft is not None
+    return server.raft
 
 
 def states(servers: Servers) -> list[Any]:
@@ -71,6 +80,36 @@ class ExactlyOnceTests:
         both = [chief.inbox().answer("session_write", payload) for _ in range(2)]
         assert [servers.result(each) for each in both] == [b"\x01", b"\x01"]
         assert states(servers) == [["a"]] * 3
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_a_new_leader_that_has_not_applied_the_first(self, seed: int) -> None:
+        """It appends the retry behind the first attempt; that one counts for both."""
+        cluster = SimulatedCluster(Journal, seed=seed)
+        chief = cluster.leader()
+        opening = chief.inbox().answer("session_open", open_call(60_000))
+        name = session_of(cluster.result(opening))
+        payload = command_call(name, 1, 1, encoded("a"))
+        heirs = [server.name for server in cluster.followers()]
+        lost = chief.inbox().answer("session_write", payload)
+        lost.addErrback(lambda failure: failure.trap(StoppedError))
+        first = raft_of(chief).state.log.last_index + 1
+        while any(cluster.disks[heir].live.last_index < first for heir in heirs):
+            cluster.run(0.0001)
+        cluster.crash(chief.name)
+        while cluster.leader_now() is None:
+            cluster.run(0.0001)
+        heir = cluster.leader()
+        assert raft_of(heir).state.log.last_applied < first
+        retry = heir.inbox().answer("session_write", payload)
+        assert msgspec.msgpack.decode(cluster.result(retry)) == 1
+        commands = [
+            entry
+            for entry, _ in cluster.invariants.committed
+            if payload in entry.command
+        ]
+        assert len(commands) == 2
+        cluster.check()
+        assert [cluster.servers[each].state for each in cluster.names] == [["a"]] * 3
 
     def test_the_session_is_named_by_the_log(self) -> None:
         """§6.3: the index of the entry that registers a client is its name."""

@@ -243,6 +243,15 @@ class BatchesOtherwise(Dictionary):
         return results, state
 
 
+class StoresTheFirstIndex(Journal):
+    def apply_batch(
+        self, batch: Sequence[tuple[int, Any]], state: Any
+    ) -> tuple[Sequence[Any], Any]:
+        results, state = super().apply_batch(batch, state)
+        state["index"] = batch[0][0]
+        return results, state
+
+
 # --- snapshots ------------------------------------------------------------------
 
 
@@ -340,6 +349,11 @@ class RestoresInMemory(Journal):
 class DigestsTheSize(Dictionary):
     def digest(self, state: Any) -> bytes:
         return b"%d" % len(state)
+
+
+class DigestsWhatItHas(Dictionary):
+    def digest(self, state: Any) -> bytes | None:
+        return json.dumps(state, sort_keys=True).encode() if state else None
 
 
 class KnowsEveryVersion(Dictionary):

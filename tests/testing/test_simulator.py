@@ -18,20 +18,25 @@ from consensus.core.messages import (
 )
 from consensus.core.state import State
 from consensus.core.values import HardState, Role
-from consensus.errors import CommandFailedError, OverloadedError
+from consensus.errors import CommandFailedError, OverloadedError, RaftError
 from consensus.sessions import Sessions
-from consensus.testing.faults import KINDS, Fault, draw_plan, play
-from consensus.testing.history import Write
+from consensus.testing.faults import KINDS, LEADER, Fault, draw_plan, play
 from consensus.testing.sim_disk import SimulatedStorage
-from consensus.testing.simulation import Scenario, ScenarioError, check, run, soak
+from consensus.testing.sim_network import Conditions
+from consensus.testing.simulation import (
+    Scenario,
+    run,
+)
 from consensus.testing.simulator import SimulatedCluster, SimulationError
 from tests.support.servers import Register
-from tests.support.simulations import Tally, scenario_of
+from tests.support.simulations import scenario_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from consensus.core.messages import Message
+    from consensus.testing.sim_server import SimulatedServer
 
 #: Prints a digest of some runs.
 DIGESTS = """
@@ -42,6 +47,12 @@ for seed in range(3):
     text = run(scenario_of(seed, 4.0), seed).trace.digest()
     print(hashlib.sha256(text.encode()).hexdigest())
 """
+
+
+def raft_end(server: SimulatedServer) -> int:
+    """Return the last index of a running server's log."""
+    assert server.raft is not None
+    return server.raft.state.log.last_index
 
 
 class ClusterTests:
@@ -151,6 +162,144 @@ class ClusterTests:
         cluster.until(lambda: "s4" in cluster.leader().status().membership)
         cluster.check()
         assert cluster.servers["s4"].state == {"x": 1}
+
+    @pytest.mark.parametrize("leads", [True, False])
+    def test_a_lost_disk_is_not_the_end(self, leads: bool) -> None:  # noqa: FBT001 - a parameter
+        """Its server comes back with a new one, and the others take it in anew."""
+        cluster = SimulatedCluster(Register, seed=13)
+        cluster.write(["set", "x", 1])
+        name = (cluster.leader() if leads else cluster.followers()[0]).name
+        cluster.run(1.0)
+        assert cluster.can_spare(name)
+        cluster.wipe(name)
+        assert not cluster.disks[name].durable.entries
+        cluster.run(1.0)
+        cluster.restart(name)
+        cluster.until(lambda: cluster.can_spare(name))
+        assert name in cluster.leader().status().membership
+        cluster.check()
+        assert cluster.servers[name].state == {"x": 1}
+
+    def test_a_minority_may_lose_its_disks(self) -> None:
+        """Two of five at once; what was acknowledged is there, and stays there."""
+        cluster = SimulatedCluster(Register, 5, seed=14)
+        for number in range(20):
+            cluster.write(["set", "x", number])
+        cluster.run(1.0)
+        one, other = [server.name for server in cluster.followers()[:2]]
+        cluster.wipe(one, other)
+        assert not cluster.can_spare(one)
+        cluster.restart(one, other)
+        cluster.until(lambda: all(map(cluster.can_spare, cluster.names)))
+        cluster.wipe(cluster.leader().name, cluster.followers()[0].name)
+        assert cluster.read("x") == 19
+        cluster.check()
+
+    def test_no_disk_is_lost_that_others_need(self) -> None:
+        """The fault waits for a cluster that can do without."""
+        cluster = SimulatedCluster(Register, seed=15)
+        cluster.write(["set", "x", 1])
+        cluster.run(1.0)
+        assert not cluster.can_spare("s4")
+        cluster.crash("s1")
+        assert not cluster.can_spare("s2")
+        play(cluster, [Fault(0.0, 1.0, "wipe", ("s2",))])
+        cluster.run(0.5)
+        assert "s2" in cluster.servers
+        pair = SimulatedCluster(Register, 2, seed=15)
+        pair.write(["set", "x", 1])
+        pair.run(1.0)
+        assert not pair.can_spare("s1")
+
+    def test_a_lost_disk_takes_the_machines_files(self, tmp_path: Path) -> None:
+        """What a machine has on disk is on that disk."""
+        cluster = SimulatedCluster(Register, seed=16, machine_directory=tmp_path)
+        (tmp_path / "s1" / "file").touch()
+        cluster.wipe("s1")
+        assert not (tmp_path / "s1").exists()
+        cluster.restart("s1")
+        cluster.check()
+
+    def test_a_restart_has_the_config_of_the_start(self) -> None:
+        """One that joined, and lost its disk, asks the same servers again."""
+        cluster = SimulatedCluster(Register, seed=17)
+        cluster.start("s4", members={"s4": "s4"}, join=["s1", "s2", "s3"])
+        cluster.until(lambda: cluster.can_spare("s4"))
+        cluster.wipe("s4")
+        cluster.restart("s4")
+        cluster.until(lambda: cluster.can_spare("s4"))
+        cluster.check()
+
+    def test_clients_may_be_cut_off_as_servers_are(self) -> None:
+        """One that sees only a leader without followers is answered nothing."""
+        cluster = SimulatedCluster(Register, seed=18)
+        cluster.write(["set", "x", 1])
+        old = cluster.leader().name
+        cluster.partition([old, "client"])
+        with pytest.raises(RaftError):
+            cluster.write(["set", "x", 2])
+        cluster.run(2.0)
+        with pytest.raises(RaftError):
+            cluster.read("x")
+        other = cluster.make_client("other")
+        machine = cluster.machine_for_clients
+        answer = other.write(machine.encode(["set", "y", 1]))
+        assert cluster.result(answer) == machine.encode(None)
+        cluster.heal()
+        assert cluster.read("y") == 1
+
+    @pytest.mark.parametrize(("amount", "cut"), [(0.0, 0), (0.5, 2), (1.0, 4)])
+    def test_a_partition_may_go_through_the_clients(
+        self, amount: float, cut: int
+    ) -> None:
+        """So large a part of them is on the side of the servers that are named."""
+        cluster = SimulatedCluster(Register, seed=19)
+        names = [f"c{number}" for number in range(4)]
+        for name in names:
+            cluster.make_client(name)
+        play(cluster, [Fault(0.0, 1.0, "partition", ("s1",), amount)])
+        cluster.run(0.5)
+        reaching = {
+            server: [name for name in names if cluster.network.carries(name, server)]
+            for server in ("s1", "s2")
+        }
+        if amount:
+            assert reaching == {"s1": names[:cut], "s2": names[cut:]}
+        else:
+            assert reaching == {"s1": names, "s2": names}
+
+    def test_servers_without_disks_forget(self) -> None:
+        """One begins anew, under its name, and gets all from the others."""
+        cluster = SimulatedCluster(Register, seed=20, durable=False)
+        cluster.write(["set", "x", 1])
+        name = cluster.leader().name
+        cluster.stop(name)
+        cluster.run(1.0)
+        cluster.restart(name)
+        assert cluster.disks[name].live.last_index == 0
+        assert cluster.leader().name != name
+        cluster.check()
+        assert cluster.servers[name].state == {"x": 1}
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_a_forgetful_follower_catches_up_each_time(self, seed: int) -> None:
+        """Old answers of its, repeated and overtaken, confuse nobody."""
+        trouble = Conditions(repeats=0.3, straggle=0.1, reorders=True)
+        cluster = SimulatedCluster(
+            Register, seed=seed, durable=False, conditions=trouble
+        )
+        leader, name = cluster.leader(), cluster.followers()[0].name
+        for number in range(8):
+            waiting = [leader.write(["set", "x", (number, each)]) for each in range(9)]
+            cluster.run(0.002 * seed)
+            cluster.crash(name)
+            cluster.restart(name)
+            for each in waiting:
+                cluster.result(each)
+            cluster.run(0.2)
+            assert cluster.disks[name].live.last_index == raft_end(leader)
+        cluster.check()
+        assert cluster.leader() is leader
 
     def test_a_server_is_stopped_and_started(self) -> None:
         """A leader that is stopped hands over."""
@@ -284,6 +433,12 @@ def apply_some_twice(self: Applier, entries: Any, applied: Any) -> None:
         _apply(self, entries[-1:], lambda *_: None)
 
 
+def encode_nothing(self: Sessions) -> list[Any]:
+    """Leave the sessions out of snapshots."""
+    del self
+    return []
+
+
 def vote_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let :func:`vote_again` deal with every request."""
     for role in (Role.FOLLOWER, Role.PRE_CANDIDATE):
@@ -291,14 +446,44 @@ def vote_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(raft.DISPATCH, key, vote_again)
 
 
+def crashes(seed: int) -> Scenario:
+    """Return a scenario in which sessions are read from snapshots all the time."""
+    scenario = scenario_of(seed)
+    return replace(
+        scenario,
+        kinds=("crash",),
+        every=0.5,
+        config={**scenario.config, "snapshots": _OFTEN},
+        client={**scenario.client, "sessions": True},
+    )
+
+
+def sleeping_leaders(seed: int) -> Scenario:
+    """Return a scenario whose clients ask a leader that was asleep."""
+    return replace(scenario_of(seed), servers=3, clients=8)
+
+
+_OFTEN = {"every_entries": 5, "keep_entries": 1}
+
+#: Half of the clients are cut off together with it.
+_SLEEPS = [Fault(at, 2.0, "sleep", (LEADER,), 0.5) for at in (1.0, 3.5, 6.0)]
+
+#: Where a bug shows; anywhere, if it is not here.
+_PLACES: dict[Any, tuple[Callable[[int], Scenario], list[Fault] | None]] = {
+    read_at_once: (sleeping_leaders, _SLEEPS),
+    encode_nothing: (crashes, None),
+}
+
+
 class BugTests:
     """Each of these is found within a few seeds."""
 
-    def found(self, seeds: int = 25) -> str:
+    def found(self, bug: Any, seeds: int = 25) -> str:
         """Return what was found."""
+        scenario, plan = _PLACES.get(bug, (scenario_of, None))
         for seed in range(seeds):
             try:
-                run(scenario_of(seed), seed)
+                run(scenario(seed), seed, plan)
             except SimulationError as error:
                 return error.reason
         return ""
@@ -313,8 +498,8 @@ class BugTests:
             (reads, "begin", read_at_once, "linearizable"),
             (reads, "begin", read_too_early, "linearizable"),
             (SimulatedStorage, "save_hard_state", forget_the_vote, "durable votes"),
-            (Applier, "apply", apply_some_twice, "state machine safety"),
-            (Sessions, "encode", lambda _: [], "state|session|linearizable"),
+            (Applier, "apply", apply_some_twice, "state machine safety|linearizable"),
+            (Sessions, "encode", encode_nothing, "state|session|linearizable"),
         ],
     )
     def test_a_bug_is_found(
@@ -327,39 +512,10 @@ class BugTests:
     ) -> None:
         """The reason says which promise it breaks."""
         monkeypatch.setattr(where, name, bug)
-        assert any(each in self.found() for each in reason.split("|"))
+        found = self.found(bug)
+        assert any(each in found for each in reason.split("|"))
 
     def test_a_second_vote_is_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A server that votes twice in a term."""
         vote_for_all(monkeypatch)
-        assert self.found()
-
-
-class ShrinkTests:
-    """What a failing scenario says."""
-
-    def test_a_failure_is_shrunk(self) -> None:
-        """The faults without which it fails as well are left out."""
-
-        class Fragile(Tally):
-            """Its state is another after a restore."""
-
-            def restore(self, chunks: Any, last_applied: int) -> Any:
-                return {**super().restore(chunks, last_applied), "restored": 1}
-
-        scenario = Scenario(
-            Fragile,
-            lambda dice: Write(["set", "x", dice.randrange(9)]),
-            config={"snapshots": {"every_entries": 10, "keep_entries": 1}},
-            every=0.5,
-        )
-        with pytest.raises(ScenarioError, match="state machine safety") as caught:
-            check(scenario, 1, shrinking=20.0)
-        assert 1 <= len(caught.value.plan) <= 2
-        assert "seed 1" in str(caught.value)
-
-    def test_soaking_ends(self) -> None:
-        """It says how many seeds it ran, and which failed."""
-        said: list[str] = []
-        assert soak(lambda seed: scenario_of(seed, 1.0), 0.01, say=said.append) == []
-        assert said[-1].endswith("failing: none")
+        assert self.found(vote_again)
