@@ -9,13 +9,12 @@ the entries, the same on every server, and goes into snapshots together.
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import partial
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
 from consensus.agreements import Digests, claim_of, upgrade_of
+from consensus.batch import NOTHING, Batch
 from consensus.core.values import EntryKind
 from consensus.errors import (
     OverloadedError,
@@ -24,18 +23,17 @@ from consensus.errors import (
 )
 from consensus.interfaces import StateMachine
 from consensus.outcomes import as_answer, described, failed
-from consensus.sessions import LOST, Due, Sessions, answer, key_of
+from consensus.sessions import LOST, Due, Sessions, answer
 from consensus.snapshot_header import Header, encode_header, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from consensus.batch import Applied
     from consensus.core.values import Entry, LogIndex, ServerId
     from consensus.interfaces import Snapshot
     from consensus.sessions import Result
 
-    #: Called with each entry, in order, and what its command came to.
-    Applied = Callable[[Entry, Any], None]
 
 _log = Logger()
 
@@ -43,9 +41,6 @@ _log = Logger()
 _COMMAND = int(EntryKind.COMMAND)
 _SESSION = int(EntryKind.SESSION)
 _VERSION = int(EntryKind.VERSION)
-
-#: Kinds that mean nothing to a state.
-_NOTHING = frozenset({int(EntryKind.NOOP), int(EntryKind.MEMBERSHIP)})
 
 
 class Applier:
@@ -125,7 +120,7 @@ class Applier:
 
     # --- entries ---------------------------------------------------------------
 
-    def apply(self, entries: Iterable[Entry], applied: Applied) -> None:
+    def apply(self, entries: Sequence[Entry], applied: Applied) -> None:
         """
         Apply *entries*, which follow the last one.
 
@@ -134,49 +129,64 @@ class Applier:
 
         Args:
             entries: Consecutive.
-            applied: Called with each entry, in order, when it is applied, and
-                with what its command came to: a result or a Failure.
+            applied: Called with those that were applied, in order, and with
+                what each command came to: a result or a Failure.
 
         Raises:
             StorageError: An entry asks for what this release does not have, or
                 the disk failed a machine.
         """
-        rest = iter(entries)
-        while True:
+        while entries:
             # An override only: the default does what the loop here does.
             if type(self.machine).apply_batch is StateMachine.apply_batch:
-                has_changed = self._apply_singly(rest, applied)
+                done = self._apply_singly(entries, applied)
             else:
-                has_changed = _Batch(self, applied).apply(rest)
-            if not has_changed:
-                return
+                done = Batch(self, applied).apply(entries)
+            entries = entries[done:]
 
-    def _apply_singly(self, entries: Iterator[Entry], applied: Applied) -> bool:
-        """Apply *entries*, until another version of the machine takes over."""
+    def _apply_singly(self, entries: Sequence[Entry], applied: Applied) -> int:
+        """
+        Apply *entries*, until another version of the machine takes over.
+
+        Returns:
+            How many were applied.
+        """
+        results: list[Any] = []
+        try:
+            self._apply_each(entries, results.append)
+        finally:
+            if results:
+                done = entries[: len(results)]
+                self.last_applied = done[-1].index
+                applied(done, results)
+        return len(results)
+
+    def _apply_each(
+        self, entries: Sequence[Entry], came_to: Callable[[Any], None]
+    ) -> None:
+        """Do so; tell *came_to* of each result when its entry is applied."""
         # A list of commands that cannot be applied yet raises in apply_own.
         plain = _COMMAND if self._missing is None else -1
         decode, handle_write = self.machine.decode, self.machine.handle_write
-        state, on_disk = self.state, self.on_disk
+        on_disk = self.on_disk
         for entry in entries:
             result: Any = None
             kind = entry.kind
             if kind == plain:
                 if entry.index > on_disk:
                     try:
-                        result, state = handle_write(decode(entry.command), state)
+                        result, self.state = handle_write(
+                            decode(entry.command), self.state
+                        )
                     except (MemoryError, StorageError):
                         raise
                     except Exception as error:  # noqa: BLE001 - it is the result
                         result = failed(error)
-                    self.state = state
-            elif kind not in _NOTHING:
+            elif kind not in NOTHING:
                 result = self.apply_own(entry)
-                state = self.state
-            self.last_applied = entry.index
-            applied(entry, result)
+            came_to(result)
             if kind == _VERSION:
-                return True
-        return False
+                return
 
     def apply_own(self, entry: Entry) -> Any:
         """Apply an entry of the framework's; return what its caller gets."""
@@ -372,112 +382,6 @@ class Applier:
             header.marked, header.digest, header.is_claimed, header.equal
         )
         self.last_applied, self._missing = index, None
-
-
-class _Batch:
-    """
-    Gathers commands for a machine that wants them together.
-
-    Args:
-        applier: Whose machine.
-        applied: As of :meth:`Applier.apply`.
-    """
-
-    def __init__(self, applier: Applier, applied: Applied) -> None:
-        self._applier = applier
-        self._applied = applied
-        # Entries, each with a function of the machine's results that gives its own.
-        self._entries: list[tuple[Entry, Callable[[Sequence[Any]], Any]]] = []
-        self._commands: list[tuple[LogIndex, Any]] = []
-        self._due: set[tuple[int, int]] = set()
-
-    def apply(self, entries: Iterator[Entry]) -> bool:
-        """Apply *entries*, until another version of the machine takes over."""
-        for entry in entries:
-            kind = entry.kind
-            if kind in {_COMMAND, _SESSION}:
-                self._applier.check_version()
-            if kind == _COMMAND:
-                self._entries.append((entry, self._add(entry.index, entry.command)))
-            elif kind == _SESSION:
-                find = self._add_session(entry)  # this may begin another list
-                self._entries.append((entry, find))
-            elif kind in _NOTHING:
-                self._entries.append((entry, _nothing))
-            else:
-                self._flush()
-                result = self._applier.apply_own(entry)
-                self._entries.append((entry, partial(_same, result)))
-            if kind == _VERSION:
-                break
-        else:
-            self._flush()
-            return False
-        self._flush()
-        return True
-
-    def _add(self, index: LogIndex, command: bytes) -> Callable[[Sequence[Any]], Any]:
-        """Give *command* to the batch; return what gives its result afterwards."""
-        if index <= self._applier.on_disk:
-            return _nothing
-        try:
-            decoded = self._applier.machine.decode(command)
-        except (MemoryError, StorageError):
-            raise
-        except Exception as error:  # noqa: BLE001 - it is the result
-            return partial(_same, error)
-        self._commands.append((index, decoded))
-        return itemgetter(len(self._commands) - 1)
-
-    def _add_session(self, entry: Entry) -> Callable[[Sequence[Any]], Any]:
-        """Do as :meth:`_add` with what a session's entry asks for."""
-        applier = self._applier
-        key = key_of(entry.command)
-        if key in self._due:
-            # The answer is what the first of the two comes to.
-            self._flush()
-        due = applier.sessions.admit(entry.index, entry.command)
-        if not isinstance(due, Due):
-            return partial(_same, as_answer(due))
-        self._due.add((due.session, due.number))
-        if entry.index <= applier.on_disk:
-            return partial(self._record, due, partial(_same, LOST))
-        return partial(self._record, due, self._add(entry.index, due.command))
-
-    def _record(
-        self,
-        due: Due,
-        find: Callable[[Sequence[Any]], Any],
-        results: Sequence[Any],
-    ) -> Any:
-        """Keep and return what a session's command came to."""
-        found = find(results)
-        result = found if found is LOST else self._applier.encoded(found)
-        self._applier.sessions.record(due, result)
-        return as_answer(answer(result))
-
-    def _flush(self) -> None:
-        """Apply what has gathered, and tell of each entry."""
-        applier, entries = self._applier, self._entries
-        results: Sequence[Any] = ()
-        if self._commands:
-            results = applier.run_batch(self._commands)
-        found = [(entry, find(results)) for entry, find in entries]
-        self._entries, self._commands = [], []
-        self._due.clear()
-        if entries:
-            applier.last_applied = entries[-1][0].index
-        for entry, result in found:
-            is_error = isinstance(result, Exception)
-            self._applied(entry, failed(result) if is_error else result)
-
-
-def _nothing(_: Sequence[Any]) -> None:
-    """Give the result of what has none."""
-
-
-def _same(result: Any, _: Sequence[Any]) -> Any:
-    return result
 
 
 def _restored(machine: StateMachine, chunks: Iterable[bytes], index: LogIndex) -> Any:

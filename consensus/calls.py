@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
 
-from consensus.errors import CommandFailedError, InvalidCommandError, RaftError
+from consensus.errors import (
+    CommandFailedError,
+    InvalidCommandError,
+    RaftError,
+)
 from consensus.members import Addition, Applicant, Change
 from consensus.options import (
+    ManyOptions,
     ReadOptions,
     WriteOptions,
     pack_result,
+    pack_results,
+    unpack_many,
     unpack_read,
+    unpack_result,
+    unpack_results,
     unpack_write,
 )
 from consensus.sessions import Operation
@@ -43,11 +52,16 @@ class Callee(Protocol):
     ) -> Deferred[Any]:
         """See :class:`.RaftServer`."""
 
+    def write_many_encoded(self, commands: list[bytes]) -> Deferred[list[Any]]:
+        """See :class:`.RaftServer`."""
+
     def read_as(self, query: Any, options: ReadOptions, size: int = 0) -> Deferred[Any]:
         """See :class:`.RaftServer`."""
 
     def forward(
-        self, options: WriteOptions | ReadOptions, body: bytes
+        self,
+        options: WriteOptions | ManyOptions | ReadOptions,
+        body: bytes | list[bytes],
     ) -> Deferred[bytes] | None:
         """See :class:`.RaftServer`."""
 
@@ -109,6 +123,19 @@ def _write_as(
     if options.with_index:
         return done.addCallback(_encoded_with_index, machine)
     return done.addCallback(_encoded, machine)
+
+
+def _write_many(
+    callee: Callee, machine: StateMachine, payload: bytes
+) -> Deferred[bytes]:
+    options, commands = unpack_many(payload)
+    for command in commands:
+        check_command(machine, command)
+    passed_on = callee.forward(options, commands)
+    if passed_on is not None:
+        return passed_on
+    done = callee.write_many_encoded(commands)
+    return done.addCallback(_encoded_results, machine)
 
 
 def check_command(machine: StateMachine, command: bytes) -> None:
@@ -236,6 +263,7 @@ def _encoded_index(index: LogIndex) -> bytes:
 _METHODS = {
     "write": _write,
     "write_with": _write_with,
+    "write_many": _write_many,
     "read": _read,
     "read_with": _read_with,
     "session_open": _session_open,
@@ -258,6 +286,20 @@ def _encoded_with_index(outcome: tuple[Any, int], machine: StateMachine) -> byte
     return pack_result(_encoded(result, machine), index)
 
 
+def _encoded_results(results: list[Any], machine: StateMachine) -> bytes:
+    """Return *results* as bytes; one that cannot be encoded becomes an error."""
+    encoded: list[bytes | CommandFailedError] = []
+    for result in results:
+        if isinstance(result, CommandFailedError):
+            encoded.append(result)
+            continue
+        try:
+            encoded.append(_encoded(result, machine))
+        except CommandFailedError as error:
+            encoded.append(error)
+    return pack_results(encoded)
+
+
 def _encoded(result: Any, machine: StateMachine) -> bytes:
     """
     Return *result* as bytes.
@@ -271,3 +313,53 @@ def _encoded(result: Any, machine: StateMachine) -> bytes:
     except RaftError as error:
         detail = f"it was done, but its result cannot be sent: {error}"
         raise CommandFailedError("UnencodableResult", detail) from error
+
+
+# The other way round, for what another server has answered.
+
+
+def decoded(payload: bytes, machine: StateMachine) -> Any:
+    """
+    Return the result that is encoded as *payload*.
+
+    Raises:
+        CommandFailedError: It cannot be read; the command may have been
+            applied.
+    """
+    try:
+        return machine.decode_result(payload)
+    except RaftError as error:
+        raise _undecodable(error) from error
+
+
+def decoded_with_index(payload: bytes, machine: StateMachine) -> tuple[Any, LogIndex]:
+    """Return the result and the log index; see :func:`decoded`."""
+    try:
+        result, index = unpack_result(payload)
+    except ValueError as error:
+        raise _undecodable(error) from error
+    return decoded(result, machine), index
+
+
+def decoded_results(payload: bytes, machine: StateMachine) -> list[Any]:
+    """Return the results of several writes, with the errors of some of them."""
+    try:
+        results = unpack_results(payload)
+    except ValueError as error:
+        raise _undecodable(error) from error
+    return [_decoded_or_error(each, machine) for each in results]
+
+
+def _decoded_or_error(result: bytes | CommandFailedError, machine: StateMachine) -> Any:
+    if isinstance(result, CommandFailedError):
+        return result
+    try:
+        return decoded(result, machine)
+    except CommandFailedError as error:
+        return error
+
+
+def _undecodable(error: Exception) -> CommandFailedError:
+    """Return what a caller gets when the leader's answer cannot be read here."""
+    detail = f"it was done, but its result cannot be read: {error}"
+    return CommandFailedError("UndecodableResult", detail)

@@ -16,30 +16,35 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import msgspec
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import deferLater
 
 from consensus import registry
+from consensus.client_call import Call, may_repeat
 from consensus.client_session import Attempts, ClientSession
 from consensus.clock import monotonic_clock
 from consensus.core.values import Status
 from consensus.errors import (
-    InvalidChangeError,
-    InvalidCommandError,
-    MembershipPendingError,
+    CommandFailedError,
     NotLeaderError,
-    OutcomeUnknownError,
     OverloadedError,
     ProtocolError,
     RaftError,
-    RejectedError,
-    SessionExpiredError,
     UnreachableError,
 )
-from consensus.options import ReadOptions, WriteOptions, pack, unpack_result
+from consensus.options import (
+    ManyOptions,
+    ReadOptions,
+    WriteOptions,
+    pack,
+    unpack_result,
+    unpack_results,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
+
+    from twisted.python.failure import Failure
 
     from consensus.core.values import Address, LogIndex, ServerId
     from consensus.interfaces import Transport
@@ -56,6 +61,9 @@ _MAX_HINTS = 3
 
 # A read that hangs at one server is tried at another.
 _READ_ATTEMPTS = 4
+
+# What most reads ask for.
+_PLAIN = ("linearizable", None, None)
 
 _decode_status = msgspec.msgpack.Decoder(Status).decode
 
@@ -171,6 +179,23 @@ class Client:
         payload = pack(WriteOptions(with_index=True), command)
         return self.ask_leader("write_with", payload).addCallback(_read_result)
 
+    def write_many(
+        self, commands: Sequence[bytes]
+    ) -> Deferred[list[bytes | CommandFailedError]]:
+        """
+        Apply *commands*, one after another with nothing in between.
+
+        Returns:
+            The Deferred of their results; where the state machine raised,
+            there is the error instead.  It fails as that of :meth:`write`: if
+            one is refused, all are, but of those whose outcome is unknown the
+            first few may be applied and the rest not.
+        """
+        if not commands:
+            return succeed([])
+        payload = pack(ManyOptions(), commands)
+        return self.ask_leader("write_many", payload).addCallback(_read_results)
+
     def read(
         self,
         query: bytes,
@@ -193,20 +218,20 @@ class Client:
         The Deferred fails as that of :meth:`write`, and with:
             StaleError: No server has a state of that age.
         """
+        if (consistency, max_age, at_index) == _PLAIN:
+            return self._call("read", query, is_repeatable=True)
         options = ReadOptions(consistency, max_age, at_index)
         try:
             options.check()
         except RaftError as error:
             return fail(error)
-        if options == ReadOptions():
-            return Deferred.fromCoroutine(self._call("read", query, is_repeatable=True))
-        call = self._call(
+        payload = pack(options, query)
+        return self._call(
             "read_with",
-            pack(options, query),
+            payload,
             is_repeatable=True,
             is_for_leader=options.needs_leader,
         )
-        return Deferred.fromCoroutine(call)
 
     def session(self, ttl: float = 60.0) -> ClientSession:
         """
@@ -232,9 +257,7 @@ class Client:
             payload: What it takes.
             attempts: Says until when, and learns what became of each attempt.
         """
-        return Deferred.fromCoroutine(
-            self._call(method, payload, is_repeatable=True, attempts=attempts)
-        )
+        return self._call(method, payload, is_repeatable=True, attempts=attempts)
 
     def ask_leader(self, method: str, payload: bytes) -> Deferred[bytes]:
         """
@@ -244,7 +267,7 @@ class Client:
             method: See ``docs/reference/protocol.md``.
             payload: What it takes.
         """
-        return Deferred.fromCoroutine(self._call(method, payload, is_repeatable=False))
+        return self._call(method, payload, is_repeatable=False)
 
     def status(
         self, server: ServerId, timeout: float | None = None
@@ -308,7 +331,7 @@ class Client:
     def _closed(self, _: None) -> None:
         self._when_closed()
 
-    async def _call(
+    def _call(
         self,
         method: str,
         payload: bytes,
@@ -316,9 +339,11 @@ class Client:
         is_repeatable: bool,
         is_for_leader: bool = True,
         attempts: Attempts | None = None,
-    ) -> bytes:
+    ) -> Deferred[bytes]:
         """
         Ask server after server until one answers or time is up.
+
+        Mostly the first one answers, so what others would need is made later.
 
         Args:
             method: See ``docs/reference/protocol.md``.
@@ -327,37 +352,68 @@ class Client:
             is_for_leader: Ask whoever is taken for the leader first.
             attempts: Learns what became of each; it may have begun earlier.
         """
-        attempts = attempts or Attempts(self._clock.seconds() + self._timeout)
-        deadline = attempts.deadline
-        pauses = hints = 0
+        if self._is_closed:
+            return fail(UnreachableError("the client is closed"))
+        if attempts is None:
+            attempts = Attempts(self._clock.seconds() + self._timeout)
+        call = Call(method, payload, attempts, is_repeatable, is_for_leader)
+        target = self._choose(is_for_leader=is_for_leader)
+        answer = self._ask(target, call)
+        answer.addErrback(self._ask_others, target, call)
+        return answer
+
+    def _ask(self, target: _Target, call: Call) -> Deferred[bytes]:
+        """Make *call* to *target*, once."""
+        patience = call.attempts.deadline - self._clock.seconds()
+        if call.is_repeatable:
+            patience = min(patience, self._timeout / _READ_ATTEMPTS)
+        asked = self._transport.ask(target.address, call.method, call.payload, patience)
+        if call.is_for_leader:
+            asked.addCallback(self._answered, target)
+        return asked
+
+    def _ask_others(self, failure: Failure, target: _Target, call: Call) -> Any:
+        """Go on after *target* was asked in vain, if that is of use."""
+        error = failure.value
+        if not isinstance(error, RaftError):
+            return failure
+        pause = self._pause_after(error, target, call)
+        if pause is None:
+            return failure
+        return Deferred.fromCoroutine(self._repeat(call, pause))
+
+    async def _repeat(self, call: Call, pause: float) -> bytes:
+        """Ask again and again, for the first time after *pause*."""
         while True:
-            if self._is_closed:
-                raise UnreachableError("the client is closed")
-            target = self._choose(is_for_leader=is_for_leader)
-            patience = deadline - self._clock.seconds()
-            if is_repeatable:
-                patience = min(patience, self._timeout / _READ_ATTEMPTS)
-            try:
-                answer = await self._transport.ask(
-                    target.address, method, payload, patience
-                )
-            except RaftError as error:
-                attempts.failed(error)
-                if not _may_repeat(error, is_repeatable=is_repeatable):
-                    raise
-                pause = 0.0
-                if self._follow(target, error) and hints < _MAX_HINTS:
-                    hints += 1
-                else:
-                    hints, pause = 0, self._pause(pauses)
-                    pauses += 1
-                if self._clock.seconds() + pause >= deadline:
-                    raise
-            else:
-                self._answered(target, is_for_leader=is_for_leader)
-                return answer
             if pause:
                 await deferLater(self._clock, pause)
+            if self._is_closed:
+                raise UnreachableError("the client is closed")
+            target = self._choose(is_for_leader=call.is_for_leader)
+            try:
+                return await self._ask(target, call)
+            except RaftError as error:
+                after = self._pause_after(error, target, call)
+                if after is None:
+                    raise
+                pause = after
+
+    def _pause_after(
+        self, error: RaftError, target: _Target, call: Call
+    ) -> float | None:
+        """Return how long to wait after *error*; ``None`` to give up with it."""
+        call.attempts.failed(error)
+        if not may_repeat(error, is_repeatable=call.is_repeatable):
+            return None
+        pause = 0.0
+        if self._follow(target, error) and call.hints < _MAX_HINTS:
+            call.hints += 1
+        else:
+            call.hints, pause = 0, self._pause(call.pauses)
+            call.pauses += 1
+        if self._clock.seconds() + pause >= call.attempts.deadline:
+            return None
+        return pause
 
     def _choose(self, *, is_for_leader: bool) -> _Target:
         """Return whom to ask now."""
@@ -366,10 +422,10 @@ class Client:
         self._next = (self._next + 1) % len(self._targets)
         return self._targets[self._next]
 
-    def _answered(self, target: _Target, *, is_for_leader: bool) -> None:
-        """Ask *target* again next time, if it leads or knows who does."""
-        if is_for_leader:
-            self._leader = target
+    def _answered(self, answer: bytes, target: _Target) -> bytes:
+        """Ask *target* again next time: it leads, or knows who does."""
+        self._leader = target
+        return answer
 
     def _follow(self, asked: _Target, error: RaftError) -> bool:
         """Choose whom to ask next; say whether *error* named somebody."""
@@ -397,24 +453,19 @@ class Client:
         return longest * (0.5 + 0.5 * self._dice())
 
 
-def _may_repeat(error: RaftError, *, is_repeatable: bool) -> bool:
-    """Say whether a call that failed with *error* may be made again."""
-    if isinstance(
-        error, InvalidCommandError | InvalidChangeError | MembershipPendingError
-    ):
-        return False  # it would be refused again, for the next moments at least
-    if isinstance(error, SessionExpiredError):
-        return False  # likewise
-    if isinstance(error, RejectedError):
-        return True
-    return is_repeatable and isinstance(error, OutcomeUnknownError)
-
-
 def _read_result(payload: bytes) -> tuple[bytes, LogIndex]:
     try:
         return unpack_result(payload)
     except ValueError as error:
         message = f"this is no result with its index: {error}"
+        raise ProtocolError(message) from error
+
+
+def _read_results(payload: bytes) -> list[bytes | CommandFailedError]:
+    try:
+        return unpack_results(payload)
+    except ValueError as error:
+        message = f"these are no results: {error}"
         raise ProtocolError(message) from error
 
 

@@ -33,6 +33,8 @@ from consensus.sessions import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from twisted.python.failure import Failure
+
 
 @dataclass(slots=True)
 class Attempts:
@@ -125,7 +127,11 @@ class ClientSession:
             CommandFailedError: The state machine raised; or its result is not
                 kept any more (``.kind`` is ``ResultLost``).
         """
-        return Deferred.fromCoroutine(self._write(command))
+        attempts = self._begin()
+        # Mostly there is a session, and room in it: that takes no coroutine.
+        if self._opened is not None and self._has_room():
+            return self._attempt(self._opened, command, attempts)
+        return Deferred.fromCoroutine(self._write(command, attempts))
 
     def close(self) -> Deferred[None]:
         """
@@ -146,32 +152,56 @@ class ClientSession:
     def _begin(self) -> Attempts:
         return Attempts(self._clock.seconds() + self._timeout)
 
-    async def _write(self, command: bytes) -> bytes:
-        attempts = self._begin()
-        while True:
-            opened = await self._ready(attempts)
-            number = opened.next
-            opened.next += 1
-            opened.wanted[number] = None
-            wanted = opened.lowest_wanted()
-            payload = command_call(opened.id, number, wanted, command)
-            try:
-                call = self._call("session_write", payload, attempts)
-                self._wake()  # those who waited for the session come after this one
-                return await call
-            except SessionExpiredError:
-                if self._opened is opened:
-                    self._opened = None
-                if attempts.is_uncertain:
-                    raise
-            except RejectedError as error:
-                if attempts.is_uncertain:
-                    message = f"an attempt had no answer, and the last failed: {error}"
-                    raise TimedOutError(message) from error
-                raise
-            finally:
-                del opened.wanted[number]
-                self._wake()
+    async def _write(self, command: bytes, attempts: Attempts) -> bytes:
+        opened = await self._ready(attempts)
+        return await self._attempt(opened, command, attempts)
+
+    def _attempt(
+        self, opened: _Opened, command: bytes, attempts: Attempts
+    ) -> Deferred[bytes]:
+        """Send *command* as the next one of the session *opened*."""
+        number = opened.next
+        opened.next += 1
+        opened.wanted[number] = None
+        payload = command_call(opened.id, number, opened.lowest_wanted(), command)
+        answer = self._call("session_write", payload, attempts)
+        answer.addCallbacks(
+            self._answered,
+            self._failed,
+            callbackArgs=(opened, number),
+            errbackArgs=(opened, number, command, attempts),
+        )
+        self._wake()  # those who waited for the session come after this one
+        return answer
+
+    def _answered(self, answer: bytes, opened: _Opened, number: int) -> bytes:
+        del opened.wanted[number]
+        self._wake()
+        return answer
+
+    def _failed(
+        self,
+        failure: Failure,
+        opened: _Opened,
+        number: int,
+        command: bytes,
+        attempts: Attempts,
+    ) -> Any:
+        """Begin anew in another session, if *opened* has expired; or fail."""
+        error = failure.value
+        has_expired = isinstance(error, SessionExpiredError)
+        if has_expired and self._opened is opened:
+            self._opened = None
+        del opened.wanted[number]
+        self._wake()
+        if has_expired:
+            if attempts.is_uncertain:
+                return failure
+            return Deferred.fromCoroutine(self._write(command, attempts))
+        if isinstance(error, RejectedError) and attempts.is_uncertain:
+            message = f"an attempt had no answer, and the last failed: {error}"
+            raise TimedOutError(message) from error
+        return failure
 
     async def _ready(self, attempts: Attempts) -> _Opened:
         """Return the session when it has a number for one more command."""

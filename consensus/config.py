@@ -360,12 +360,14 @@ class _Reader:
         if timing is None:
             return None
         self._positive(timing, value)
-        if not timing.election_timeout >= 3 * timing.heartbeat_interval:
+        least = 3 * timing.heartbeat_interval
+        # A tenth is not exact in binary: 3 * 0.05 is more than 0.15.
+        if not timing.election_timeout >= least * (1 - 1e-9):
             self._filler.complain(
                 "config.E013",
                 "a lost heartbeat or two would cost the leader its office",
                 "make election_timeout at least three times heartbeat_interval:"
-                f" {3 * timing.heartbeat_interval:g} or more",
+                f" {least:g} or more",
                 value.content.get("election_timeout", value),
             )
         return timing

@@ -34,8 +34,9 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from consensus.core.values import Identity
+from consensus.durable import NEW, sync_path
 from consensus.errors import ConfigError, Finding, StorageError
-from consensus.records import FORMAT, NEW, read_record, sync_directory, write_record
+from consensus.records import FORMAT, read_record, write_record
 from consensus.registry import name_of
 from consensus.snapshot_format import disk
 
@@ -186,7 +187,7 @@ class DataDirectory:
         """
         with disk(self.path):
             (self.path / _USED).touch(mode=0o600)
-            sync_directory(self.path)
+            sync_path(self.path)
 
     def acquaintances(self) -> dict[ServerId, str]:
         """
@@ -246,7 +247,7 @@ class DataDirectory:
         path = self.path / "machine"
         try:
             path.mkdir(mode=0o700, exist_ok=True)
-            sync_directory(self.path)
+            sync_path(self.path)
         except OSError as error:
             message = f"cannot make {path}: {error.strerror}"
             raise StorageError(message) from error
@@ -292,7 +293,7 @@ def _make(path: Path) -> None:
         _make(path.parent)
     with suppress(FileExistsError):
         path.mkdir(mode=0o700)
-    sync_directory(path.parent)
+    sync_path(path.parent)
 
 
 # --- the lock -----------------------------------------------------------------

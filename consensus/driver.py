@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +25,11 @@ from consensus.errors import (
 )
 from consensus.freshness import Freshness
 from consensus.recovery import TICKS_PER_HEARTBEAT
-from consensus.requests import Reads, Writes
+from consensus.requests import Reads
 from consensus.sessions import LogClock, entry_of
 from consensus.snapshotter import Snapshotter
 from consensus.upkeep import Upkeep
+from consensus.writes import Writes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,11 +42,9 @@ if TYPE_CHECKING:
     from consensus.core.raft import Raft
     from consensus.core.ready import Event, Fetch, Ready
     from consensus.core.values import Address, Entry, ServerId
-    from consensus.interfaces import StateMachine, Storage, Transport
     from consensus.options import ReadOptions
+    from consensus.parts import Parts
     from consensus.sessions import Operation
-    from consensus.snapshots import SnapshotStore
-    from consensus.worker import StorageWorker
 
 _log = Logger()
 
@@ -56,36 +54,6 @@ _MAX_READIES = 16
 #: Writes that storage has not finished; beyond it, answers that only wait for
 #: them are lost.
 _MAX_WRITING = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """
-    What a server is made of.
-
-    Args:
-        raft: What is driven.
-        config: Of the server.
-        machine: What commands are applied to.
-        storage: Open.
-        worker: Who calls *storage*.
-        snapshots: Open.
-        snapshot_worker: Who calls *snapshots*.
-        transport: Listening.
-        reactor: For "on the next turn".
-        clock: What everything that times out goes by.
-    """
-
-    raft: Raft
-    config: Config
-    machine: StateMachine
-    storage: Storage
-    worker: StorageWorker
-    snapshots: SnapshotStore
-    snapshot_worker: StorageWorker
-    transport: Transport
-    reactor: Any
-    clock: Any
 
 
 class Driver:
@@ -128,6 +96,7 @@ class Driver:
         self._is_over = False
         self._is_scheduled = False
         self._is_turning = False
+        self._is_due = False
         self._ticking: Any = None
         self._next_tick = 0.0
         self._ticks = 0
@@ -196,10 +165,20 @@ class Driver:
         Raises:
             RejectedError: It cannot be taken.
         """
-        self._require_leader()
-        self.applier.require_version()
-        self._require_room()
+        self._require_office()
         answer = self._writes.add(command, with_index=with_index)
+        self.schedule()
+        return answer
+
+    def write_many(self, commands: Sequence[bytes]) -> Deferred[list[Any]]:
+        """
+        Let *commands* wait for the end of this turn; see :meth:`.Writes.add_many`.
+
+        Raises:
+            RejectedError: They cannot be taken.
+        """
+        self._require_office()
+        answer = self._writes.add_many(commands)
         self.schedule()
         return answer
 
@@ -210,11 +189,9 @@ class Driver:
         Raises:
             RejectedError: It cannot be taken.
         """
-        self._require_leader()
-        self.applier.require_version()
-        self._require_room()
+        self._require_office()
         data = entry_of(operation, call, self._log_time())
-        answer = self._writes.add(data, kind=EntryKind.SESSION)
+        answer = self._writes.add(data, EntryKind.SESSION)
         self.schedule()
         return answer
 
@@ -229,10 +206,11 @@ class Driver:
         Raises:
             RejectedError: It cannot be taken.
         """
-        if options.needs_leader:
-            self._require_leader()
+        if self.raft.state.role is not Role.LEADER and options.needs_leader:
+            raise self.not_leader()
         self.applier.require_version()
-        self.check_size(size)
+        if size:
+            self.check_size(size)
         answer = self._reads.add(query, options, size)
         self.schedule()
         return answer
@@ -246,20 +224,27 @@ class Driver:
         """
         self._writes.check_size(size)
 
-    def deliver(self, message: Message) -> None:
-        """Take a message of another server of the cluster."""
-        try:
-            self.raft.step(message)
-            self._freshness.heard(message)
-        except ProtocolError as error:
-            _log.warn(
-                "{server} refused a message of {peer}: {error}",
-                server=self.name,
-                peer=message.sender,
-                error=error,
-            )
-        except Exception as error:  # noqa: BLE001 - logged; a broken server stops
-            self._on_error(error)
+    def deliver(self, messages: Sequence[Message]) -> None:
+        """Take messages of other servers of the cluster, and deal with them now."""
+        for message in messages:
+            try:
+                self.raft.step(message)
+                self._freshness.heard(message)
+            except ProtocolError as error:
+                _log.warn(
+                    "{server} refused a message of {peer}: {error}",
+                    server=self.name,
+                    peer=message.sender,
+                    error=error,
+                )
+            except Exception as error:  # noqa: BLE001 - logged; a broken server stops
+                self._on_error(error)
+                return  # what it is now says nothing to the rest of them
+        self.turn()
+
+    def gone(self, peer: ServerId) -> None:
+        """Hear that the process of *peer* has ended."""
+        self.raft.peer_gone(peer)
         self.schedule()
 
     def not_leader(self) -> NotLeaderError:
@@ -268,9 +253,17 @@ class Driver:
         address = state.membership.members().get(state.leader or "", "")
         return NotLeaderError(state.leader, address)
 
-    def _require_leader(self) -> None:
+    def _require_office(self) -> None:
+        """Refuse a command that this server cannot take now."""
         if self.raft.state.role is not Role.LEADER:
             raise self.not_leader()
+        self.applier.require_version()
+        if self._is_full:
+            message = (
+                f"the disk of {self.name}, with {self._directory}, is full;"
+                " free some space"
+            )
+            raise OverloadedError(message)
 
     def _connect(self) -> None:
         """Let the transport reach whom the core may have to talk to."""
@@ -287,14 +280,6 @@ class Driver:
             self._transport.connect(peer, address)
         self._connected = wanted
 
-    def _require_room(self) -> None:
-        if self._is_full:
-            message = (
-                f"the disk of {self.name}, with {self._directory}, is full;"
-                " free some space"
-            )
-            raise OverloadedError(message)
-
     def on_full(self, is_full: bool) -> None:  # noqa: FBT001 - what happened is the argument
         """Refuse writes while the disk is full, and say so; reads go on."""
         self._is_full = is_full
@@ -310,7 +295,10 @@ class Driver:
 
     def schedule(self) -> None:
         """Have :meth:`turn` called on the reactor's next turn."""
-        if not self._is_scheduled:
+        if self._is_turning:
+            # The turn under way goes on for as long as there is anything to do.
+            self._is_due = True
+        elif not self._is_scheduled:
             self._is_scheduled = True
             # Unlike callLater(0), it does not go by the wall clock.
             self._reactor.callFromThread(self.turn)
@@ -321,20 +309,24 @@ class Driver:
         if self._is_turning:
             # A caller that was just answered: some of what is committed may
             # not be applied yet.
-            self.schedule()
+            self._is_due = True
             return
         self._is_turning = True
         try:
-            self._turn()
+            is_done = self._turn()
         finally:
             self._is_turning = False
+        if not is_done:
+            self.schedule()
 
-    def _turn(self) -> None:
+    def _turn(self) -> bool:
+        """Do so; return whether all is done."""
         raft = self.raft
         try:
             for _ in range(_MAX_READIES):
                 if self._is_over:
-                    return
+                    return True
+                self._is_due = False
                 deadline = self._ticks + self._patience
                 self._writes.propose(raft, deadline)
                 self._reads.begin(raft, self._ticks, deadline)
@@ -342,15 +334,24 @@ class Driver:
                 ready = raft.ready()
                 if ready is None:
                     self._serve()
-                    return
-                self._perform(raft, ready)
+                else:
+                    self._perform(raft, ready)
+                    if ready.committed or ready.events:
+                        # More may be committed, and nobody was told of this yet.
+                        continue
+                if not self._is_due:
+                    return True
         except Exception as error:  # noqa: BLE001 - logged; a broken server stops
             self._on_error(error)
-            return
-        self.schedule()
+            return True
+        return False
 
     def _perform(self, raft: Raft, ready: Ready) -> None:
         """Do what *ready* says, in the order that it promises."""
+        # First to the others, who have a longer way to go: as soon as storage
+        # has something to do, its thread wants the interpreter's lock.
+        for peer, message in ready.messages:
+            self._transport.send(peer, message)
         if ready.needs_storage and not self._is_drowned(ready):
             self._writing.append(self._ticks)
             if ready.compact is not None:
@@ -358,8 +359,6 @@ class Driver:
             self._worker.persist(
                 ready.hard_state, ready.entries, partial(self._persisted, ready)
             )
-        for peer, message in ready.messages:
-            self._transport.send(peer, message)
         if ready.committed:
             self.applier.apply(ready.committed, self._writes.applied)
             self.snapshotter.applied(ready.committed)
@@ -370,7 +369,7 @@ class Driver:
             self._connect()
             self._writes.drop_lost(raft)
             self._log_time()  # a new leader's begins to pass now
-        self._reads.settle(ready, self.not_leader())
+        self._reads.settle(ready, self.not_leader)
         self._serve()
         for fetch in ready.fetches:
             self._fetch(fetch)
@@ -403,7 +402,7 @@ class Driver:
             self.raft.advance(ready)
         except Exception as error:  # noqa: BLE001 - logged; a broken server stops
             self._on_error(error)
-        self.schedule()
+        self.turn()
 
     def _fetch(self, fetch: Fetch) -> None:
         def fetched(entries: Sequence[Entry]) -> None:

@@ -131,7 +131,8 @@ class Storage(ABC):
 
         Args:
             entries: Consecutive, not empty; the first index is at most
-                ``last_index() + 1``.
+                ``last_index() + 1``.  No entry is ever changed, so they may
+                be kept until the sync; the sequence is its caller's again.
 
         Raises:
             StorageError: Nothing of this call is visible to a later read.
@@ -238,8 +239,22 @@ class Inbox(Protocol):
     def refused(self, peer: ServerId, error: ProtocolError) -> None:
         """Hear that *peer* does not talk to this server, because of *error*."""
 
-    def deliver(self, message: Message) -> None:
-        """Take a message of another server of the cluster."""
+    def gone(self, peer: ServerId) -> None:
+        """
+        Hear that the process of *peer* has ended, as far as can be told.
+
+        For transports that can tell: no connection to it or from it is left,
+        and nobody listens at its address any more.  A new leader is found
+        sooner then.  A mistake does no harm, but perhaps to its office.
+        """
+
+    def deliver(self, *messages: Message) -> None:
+        """
+        Take messages of other servers of the cluster, in their order.
+
+        What came together is best delivered together: the server deals with
+        all of them at once, before this returns.
+        """
 
     def answer(self, method: str, payload: bytes) -> Deferred[bytes]:
         """

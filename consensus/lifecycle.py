@@ -8,7 +8,7 @@ happens in between the :mod:`~consensus.driver`'s.
 
 from __future__ import annotations
 
-import secrets
+import random
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import replace
@@ -25,10 +25,11 @@ from consensus.clock import MonotonicClock, default_reactor, monotonic_clock
 from consensus.core.membership import Membership
 from consensus.core.ready import MembershipChanged, MembershipCommitted, RoleChanged
 from consensus.core.values import Role
-from consensus.driver import Driver, Parts
+from consensus.driver import Driver
 from consensus.errors import RaftError, StoppedError, StorageError
 from consensus.joining import Joiner
 from consensus.members import Applicant, Members
+from consensus.parts import Parts
 from consensus.recovery import Recovered, make_raft, recover
 from consensus.worker import StorageWorker
 
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from consensus.interfaces import Inbox
 
 _log = Logger()
+
+# Drawn for every message of a leader; the system, which seeds it, would be slow.
+_random_below = random.Random().randrange  # noqa: S311 - it is no secret
 
 
 class ServerLife(Service, ABC):
@@ -63,7 +67,7 @@ class ServerLife(Service, ABC):
         name: ServerId,
         reactor: Any = None,
         clock: Any = None,
-        random_below: Callable[[int], int] = secrets.randbelow,
+        random_below: Callable[[int], int] = _random_below,
     ) -> None:
         self.name: ServerId = name
         self.config = config

@@ -13,7 +13,6 @@ directory.
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from consensus import registry
 from consensus.config import Engine
 from consensus.datadir import DataDirectory
+from consensus.durable import sync_path
 from consensus.errors import InvalidChangeError, StorageError
 
 if TYPE_CHECKING:
@@ -265,21 +265,13 @@ def _take_places(path: Path) -> None:
         # Left by a migration that was killed, or older than the old engine.
         _remove(path / each.name)
         each.rename(path / each.name)
-    _sync(path)
+    sync_path(path)
 
 
 def _sync_tree(path: Path) -> None:
     for each in path.rglob("*"):
-        _sync(each)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_path(each)
+    sync_path(path)
 
 
 def _remove(path: Path) -> None:

@@ -7,11 +7,14 @@ In a call over a network they come before it: see ``docs/reference/protocol.md``
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import msgspec
 
-from consensus.errors import InvalidCommandError
+from consensus.errors import CommandFailedError, InvalidCommandError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 #: How a read may be served:
 #:
@@ -20,6 +23,10 @@ from consensus.errors import InvalidCommandError
 #: ``follower``: by any server, which asks the leader how far it has to be.
 #: ``stale``: by any server, from what it has.
 Consistency = Literal["linearizable", "lease", "follower", "stale"]
+
+#: How many commands one call over a network may have: the server looks at all
+#: of them at once.
+MAX_COMMANDS = 10_000
 
 _MAX_INDEX = 2**63 - 1
 
@@ -46,6 +53,27 @@ class WriteOptions(
 
     #: The method that takes them.
     method: ClassVar[str] = "write_with"
+
+    @property
+    def needs_leader(self) -> bool:
+        """Say whether only the leader can do it."""
+        return True
+
+
+class ManyOptions(
+    msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True
+):
+    """
+    How several writes are to be done.
+
+    Args:
+        forwarded: Another server passed them on; they go no further.
+    """
+
+    forwarded: bool = False
+
+    #: The method that takes them.
+    method: ClassVar[str] = "write_many"
 
     @property
     def needs_leader(self) -> bool:
@@ -112,11 +140,15 @@ def _is_number(value: object) -> bool:
 _encode = msgspec.msgpack.Encoder().encode
 _decode_write = msgspec.msgpack.Decoder(tuple[WriteOptions, bytes]).decode
 _decode_read = msgspec.msgpack.Decoder(tuple[ReadOptions, bytes]).decode
+_decode_many = msgspec.msgpack.Decoder(tuple[ManyOptions, list[bytes]]).decode
 _decode_result = msgspec.msgpack.Decoder(tuple[bytes, int]).decode
+_decode_results = msgspec.msgpack.Decoder(list[bytes | tuple[str, str]]).decode
 
 
-def pack(options: WriteOptions | ReadOptions, body: bytes) -> bytes:
-    """Return the payload of ``write_with`` or ``read_with``."""
+def pack(
+    options: WriteOptions | ManyOptions | ReadOptions, body: bytes | Sequence[bytes]
+) -> bytes:
+    """Return the payload of ``write_with``, ``write_many`` or ``read_with``."""
     return _encode((options, body))
 
 
@@ -134,6 +166,23 @@ def unpack_write(payload: bytes) -> tuple[WriteOptions, bytes]:
         return _decode_write(payload)
     except _BAD as error:
         raise _no_options(error) from error
+
+
+def unpack_many(payload: bytes) -> tuple[ManyOptions, list[bytes]]:
+    """
+    Return the options and the commands; see :func:`unpack_write`.
+
+    Raises:
+        InvalidCommandError: *payload* is none, or has too many commands.
+    """
+    try:
+        options, commands = _decode_many(payload)
+    except _BAD as error:
+        raise _no_options(error) from error
+    if len(commands) > MAX_COMMANDS:
+        message = f"one call has at most {MAX_COMMANDS} commands, not {len(commands)}"
+        raise InvalidCommandError(message)
+    return options, commands
 
 
 def unpack_read(payload: bytes) -> tuple[ReadOptions, bytes]:
@@ -168,3 +217,26 @@ def unpack_result(payload: bytes) -> tuple[bytes, int]:
         ValueError: *payload* is none.
     """
     return _decode_result(payload)
+
+
+def pack_results(results: Iterable[bytes | CommandFailedError]) -> bytes:
+    """Return the answer to ``write_many``."""
+    return _encode(
+        [
+            (each.kind, each.detail) if isinstance(each, CommandFailedError) else each
+            for each in results
+        ]
+    )
+
+
+def unpack_results(payload: bytes) -> list[bytes | CommandFailedError]:
+    """
+    Return the results and errors that :func:`pack_results` got.
+
+    Raises:
+        ValueError: *payload* is none.
+    """
+    return [
+        each if isinstance(each, bytes) else CommandFailedError(*each)
+        for each in _decode_results(payload)
+    ]

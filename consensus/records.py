@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from consensus.durable import write_durably
 from consensus.errors import ConfigError, Finding
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 #: The format of these files that this release writes.
 FORMAT = 1
-
-#: What the name of a file ends with that may be written in part only.
-NEW = ".new"
 
 #: No such file is longer; what is, is damaged.
 _MAX_BYTES = 64 * 1024
@@ -74,22 +71,7 @@ def write_record(file: Path, record: msgspec.Struct) -> None:
     if len(text) >= _MAX_BYTES:
         message = f"{file.name} would be longer than {_MAX_BYTES} bytes"
         raise OSError(message)
-    new = file.with_name(file.name + NEW)
-    with new.open("wb") as stream:
-        stream.write(text.encode())
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.rename(file)
-    sync_directory(file.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make what was created, renamed or removed in *path* durable."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    write_durably(file, text.encode())
 
 
 def _checksum(content: dict[str, Any]) -> str:

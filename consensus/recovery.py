@@ -122,6 +122,7 @@ def make_raft(
             preferred=tuple(config.preferred_leaders),
             log_tail=config.snapshots.keep_entries,
             keeps_pledges=True,
+            may_lease=config.reads.lease,
         ),
         hard_state=recovered.hard_state,
         log=Log(

@@ -1,25 +1,22 @@
 """
-The writes and reads that users wait for, in their order of arrival.
+The reads that users wait for, and those who wait for a leader.
 
 Everything is bounded, everything has a deadline, and every Deferred fires.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from contextlib import suppress
 from functools import partial
 from heapq import heapify, heappop, heappush
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from consensus.core.values import EntryKind, Role
 from consensus.errors import (
     CommandFailedError,
-    InvalidCommandError,
-    LeadershipLostError,
     NotLeaderError,
     OverloadedError,
     StaleError,
@@ -27,10 +24,12 @@ from consensus.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from consensus.config import Limits
     from consensus.core.raft import Raft
     from consensus.core.ready import Ready
-    from consensus.core.values import Entry, LogIndex, ServerId, Term
+    from consensus.core.values import LogIndex, ServerId
     from consensus.freshness import Freshness
     from consensus.interfaces import StateMachine
     from consensus.options import ReadOptions
@@ -41,145 +40,10 @@ _MANY = 1 << 62
 #: Callers that may wait for one event of a server, such as a new leader.
 MAX_WAITERS = 1000
 
-_LOST = "this server no longer leads; the command may yet be committed"
-
 
 def command_failed(error: Exception) -> Failure:
     """Return what a caller gets when the state machine raised *error*."""
     return Failure(CommandFailedError(type(error).__name__, str(error)))
-
-
-class _WaitingWrite(NamedTuple):
-    """A write that is in the log and not yet applied."""
-
-    log_index: LogIndex
-    term: Term
-    deadline: int
-    size: int
-    with_index: bool
-    answer: Deferred[Any]
-
-
-class Writes:
-    """
-    Writes: those of this turn, then those in the log until they are applied.
-
-    Args:
-        limits: What bounds them.
-        max_command_bytes: The largest command; the limits' own, or less.
-    """
-
-    def __init__(self, limits: Limits, max_command_bytes: int) -> None:
-        self._limits = limits
-        self._max_command_bytes = max_command_bytes
-        self._new: list[tuple[bytes, int, bool, Deferred[Any]]] = []
-        self._waiting: deque[_WaitingWrite] = deque()
-        self._bytes = 0
-
-    def add(
-        self,
-        command: bytes,
-        *,
-        kind: int = EntryKind.COMMAND,
-        with_index: bool = False,
-    ) -> Deferred[Any]:
-        """
-        Keep *command* for :meth:`propose`; return the Deferred of its result.
-
-        Args:
-            command: The application's bytes, or those of another kind.
-            kind: Of the entry.
-            with_index: The Deferred gives the result and the log index.
-
-        Raises:
-            InvalidCommandError: It is larger than commands may be.
-            OverloadedError: Too many are waiting, or too large ones.
-        """
-        limits, size = self._limits, len(command)
-        self.check_size(size)
-        if (
-            self._bytes + size > limits.max_pending_bytes
-            or len(self._new) + len(self._waiting) >= limits.max_pending_requests
-        ):
-            raise OverloadedError("too many writes are waiting; back off")
-        self._bytes += size
-        answer: Deferred[Any] = Deferred()
-        self._new.append((command, kind, with_index, answer))
-        return answer
-
-    def check_size(self, size: int) -> None:
-        """
-        Refuse what is too large to be taken.
-
-        Raises:
-            InvalidCommandError: It is.
-        """
-        if size > self._max_command_bytes:
-            message = (
-                f"it has {size} bytes; at most {self._max_command_bytes} are possible"
-                " (limits.max_command_bytes, and what the transport carries)"
-            )
-            raise InvalidCommandError(message)
-
-    def propose(self, raft: Raft, deadline: int) -> None:
-        """Append the writes of this turn to the log, all at once."""
-        if not self._new:
-            return
-        batch, self._new = self._new, []
-        try:
-            first = raft.propose(
-                [each[0] for each in batch], [each[1] for each in batch]
-            )
-        except NotLeaderError as error:
-            for command, _, _, answer in batch:
-                self._bytes -= len(command)
-                answer.errback(error)
-            return
-        term = raft.state.term
-        self._waiting.extend(
-            _WaitingWrite(index, term, deadline, len(command), with_index, answer)
-            for index, (command, _, with_index, answer) in enumerate(batch, first)
-        )
-
-    def applied(self, entry: Entry, result: Any) -> None:
-        """Answer the write that became *entry*, if it waits here."""
-        if not self._waiting or self._waiting[0].log_index != entry.index:
-            return
-        write = self._pop()
-        if write.term == entry.term:
-            if write.with_index and not isinstance(result, Failure):
-                result = result, entry.index
-            write.answer.callback(result)
-        else:
-            write.answer.errback(LeadershipLostError(_LOST))
-
-    def drop_lost(self, raft: Raft) -> None:
-        """Fail the writes of a leadership that is over."""
-        state = raft.state
-        while self._waiting and (
-            state.role is not Role.LEADER or self._waiting[0].term != state.term
-        ):
-            self._pop().answer.errback(LeadershipLostError(_LOST))
-
-    def expire(self, now: int) -> None:
-        """Fail the writes whose deadline has passed."""
-        while self._waiting and self._waiting[0].deadline <= now:
-            self._pop().answer.errback(TimedOutError("not committed in time"))
-
-    def fail(self, error: Exception) -> None:
-        """Fail all of them."""
-        answers = [each[-1] for each in self._new]
-        answers += [write.answer for write in self._waiting]
-        self._new.clear()
-        self._waiting.clear()
-        self._bytes = 0
-        for answer in answers:
-            answer.errback(error)
-
-    def _pop(self) -> _WaitingWrite:
-        write = self._waiting.popleft()
-        self._bytes -= write.size
-        return write
 
 
 class _Query(NamedTuple):
@@ -189,6 +53,9 @@ class _Query(NamedTuple):
     options: ReadOptions
     size: int
     answer: Deferred[Any]
+
+
+_size = attrgetter("size")
 
 
 class _Batch(NamedTuple):
@@ -208,7 +75,8 @@ class Reads:
     """
 
     def __init__(self, limits: Limits, freshness: Freshness) -> None:
-        self._limits = limits
+        self._max_pending_bytes = limits.max_pending_bytes
+        self._max_pending_requests = limits.max_pending_requests
         self._freshness = freshness
         self._new: dict[str, list[_Query]] = {}
         # Batches by the numbers that the core knows them by.
@@ -234,15 +102,15 @@ class Reads:
             options: How to read.
             size: The bytes that it came as; 0 if it is the caller's object.
 
-        Raises:
+        The Deferred fails with:
             OverloadedError: Too many are waiting, or too large ones.
         """
-        limits = self._limits
         if (
-            self._count >= limits.max_pending_requests
-            or self._bytes + size > limits.max_pending_bytes
+            self._count >= self._max_pending_requests
+            or self._bytes + size > self._max_pending_bytes
         ):
-            raise OverloadedError("too many reads are waiting; back off")
+            # Not raised: there is much of it under load, and this costs less.
+            return fail(OverloadedError("too many reads are waiting; back off"))
         self._count += 1
         self._bytes += size
         answer: Deferred[Any] = Deferred()
@@ -305,12 +173,12 @@ class Reads:
             with suppress(NotLeaderError):
                 raft.read_index(next(reversed(self._asked)))
 
-    def settle(self, ready: Ready, error: NotLeaderError) -> None:
+    def settle(self, ready: Ready, error: Callable[[], NotLeaderError]) -> None:
         """Note which rounds *ready* confirms, and fail with *error* the others."""
         for number in ready.failed_reads:
             lost = self._rounds.pop(number, None)
             if lost is not None:
-                self._refuse(lost, error)
+                self._refuse(lost, error())
         for number, index in ready.reads:
             batch = self._rounds.pop(number, None)
             if batch is not None:
@@ -398,7 +266,8 @@ class Reads:
 
     def _release(self, batch: _Batch) -> None:
         self._count -= len(batch.queries)
-        self._bytes -= sum(read.size for read in batch.queries)
+        if self._bytes:
+            self._bytes -= sum(map(_size, batch.queries))
 
 
 def _too_old(age: float | None, max_age: float) -> str:
@@ -469,3 +338,9 @@ def _no_leader(timeout: float, result: Any, after: float) -> Any:
     del result, after
     message = f"no leader within {timeout:g} s"
     raise TimedOutError(message)
+
+
+def nobody_leads(result: Any, timeout: float) -> Any:
+    """Fail as a transfer of leadership does that has come to nothing."""
+    del result, timeout
+    raise TimedOutError("nobody has taken over leadership yet")

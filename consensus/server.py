@@ -17,7 +17,6 @@ from consensus import calls, sessions
 from consensus.core.ready import RoleChanged, TransferFailed
 from consensus.core.values import Role, Status
 from consensus.errors import (
-    CommandFailedError,
     CompactedError,
     NotLeaderError,
     OverloadedError,
@@ -29,11 +28,16 @@ from consensus.errors import (
 from consensus.forwarding import Forwarding
 from consensus.interfaces import StateMachine
 from consensus.lifecycle import ServerLife
-from consensus.options import ReadOptions, WriteOptions, pack, unpack_result
-from consensus.requests import MAX_WAITERS, LeaderWaiters
+from consensus.options import (
+    ManyOptions,
+    ReadOptions,
+    WriteOptions,
+    pack,
+)
+from consensus.requests import MAX_WAITERS, LeaderWaiters, nobody_leads
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from consensus.core.messages import Message
     from consensus.core.ready import Event
@@ -88,18 +92,56 @@ class RaftServer(ServerLife):
             OutcomeUnknownError: It may yet be applied.
             CommandFailedError: It was applied, and the machine raised.
         """
-        options = WriteOptions(with_index=with_index)
         try:
-            encoded = self.machine.encode(command)
-            if type(self.machine).validate is not StateMachine.validate:
-                calls.check_command(self.machine, encoded)
-            passed_on = self.forward(options, encoded)
+            encoded = self._encoded(command)
+            if self._leads:
+                return self.write_encoded(encoded, with_index=with_index)
+            passed_on = self.forward(WriteOptions(with_index=with_index), encoded)
             if passed_on is None:
                 return self.write_encoded(encoded, with_index=with_index)
         except RaftError as error:
             return fail(error)
-        decode = self._decode_with_index if with_index else self._decode_result
-        return passed_on.addCallback(decode)
+        decoded = calls.decoded_with_index if with_index else calls.decoded
+        return passed_on.addCallback(lambda answer: decoded(answer, self.machine))
+
+    def write_many(self, commands: Sequence[Any]) -> Deferred[list[Any]]:
+        """
+        Apply *commands*, one after another with nothing in between.
+
+        Returns:
+            The Deferred of their results; where the machine raised, there is
+            the :class:`~.CommandFailedError` instead.  It fails as that of
+            :meth:`write`: if one is refused, all are, but of those whose
+            outcome is unknown the first few may be applied and the rest not.
+        """
+        try:
+            encoded = [self._encoded(command) for command in commands]
+            passed_on = self.forward(ManyOptions(), encoded) if encoded else None
+            if passed_on is None:
+                return self.write_many_encoded(encoded)
+        except RaftError as error:
+            return fail(error)
+        return passed_on.addCallback(
+            lambda answer: calls.decoded_results(answer, self.machine)
+        )
+
+    def _encoded(self, command: Any) -> bytes:
+        """
+        Return *command* as bytes that may enter the log.
+
+        Raises:
+            InvalidCommandError: It may not.
+        """
+        machine = self.machine
+        encoded = machine.encode(command)
+        if type(machine).validate is not StateMachine.validate:
+            calls.check_command(machine, encoded)
+        return encoded
+
+    @property
+    def _leads(self) -> bool:
+        driver = self._driver
+        return driver is not None and driver.raft.state.role is Role.LEADER
 
     def write_encoded(
         self, command: bytes, *, with_index: bool = False
@@ -112,9 +154,13 @@ class RaftServer(ServerLife):
         Raises:
             RejectedError: It entered no log.
         """
-        if self._driver is None:
-            raise NotLeaderError
-        return self._driver.write(command, with_index=with_index)
+        return self._serving().write(command, with_index=with_index)
+
+    def write_many_encoded(self, commands: list[bytes]) -> Deferred[list[Any]]:
+        """Do as :meth:`write_many`; see :meth:`write_encoded`."""
+        if not commands:
+            return succeed([])
+        return self._serving().write_many(commands)
 
     def write_session(
         self, operation: Operation, call: bytes, *, is_forwarded: bool = False
@@ -138,13 +184,12 @@ class RaftServer(ServerLife):
         if operation is sessions.Operation.COMMAND:
             calls.check_command(self.machine, sessions.command_of(call))
         leader = "" if is_forwarded else self._leader_elsewhere(WriteOptions())
-        if self._driver is None:
-            raise NotLeaderError
+        driver = self._serving()
         if leader:
-            self._driver.check_size(len(call))
+            driver.check_size(len(call))
             payload = bytes([operation]) + call
             return self._forwarding.ask(leader, "session_forwarded", payload)
-        return self._driver.write_session(operation, call)
+        return driver.write_session(operation, call)
 
     @property
     def machine(self) -> StateMachine:
@@ -181,14 +226,16 @@ class RaftServer(ServerLife):
             CommandFailedError: The machine raised.
         """
         options = _PLAIN_READ
-        if (consistency, max_age, at_index) != _PLAIN:
-            options = ReadOptions(consistency, max_age, at_index)
         try:
-            options.check()
-            if self._leader_elsewhere(options):
+            if (consistency, max_age, at_index) != _PLAIN:
+                options = ReadOptions(consistency, max_age, at_index)
+                options.check()
+            if not self._leads and self._leader_elsewhere(options):
                 passed_on = self.forward(options, self.machine.encode(query))
                 if passed_on is not None:
-                    return passed_on.addCallback(self._decode_result)
+                    return passed_on.addCallback(
+                        lambda answer: calls.decoded(answer, self.machine)
+                    )
             return self.read_as(query, options)
         except RaftError as error:
             return fail(error)
@@ -205,12 +252,12 @@ class RaftServer(ServerLife):
         Raises:
             RejectedError: It cannot be taken.
         """
-        if self._driver is None:
-            raise NotLeaderError
-        return self._driver.read(query, options, size)
+        return self._serving().read(query, options, size)
 
     def forward(
-        self, options: WriteOptions | ReadOptions, body: bytes
+        self,
+        options: WriteOptions | ManyOptions | ReadOptions,
+        body: bytes | list[bytes],
     ) -> Deferred[bytes] | None:
         """
         Pass a call on to the leader; ``None`` if it is to be dealt with here.
@@ -224,32 +271,21 @@ class RaftServer(ServerLife):
         leader = self._leader_elsewhere(options)
         if self._driver is None or not leader:
             return None
-        self._driver.check_size(len(body))
+        for each in [body] if isinstance(body, bytes) else body:
+            self._driver.check_size(len(each))
         marked = msgspec.structs.replace(options, forwarded=True)
         return self._forwarding.ask(leader, options.method, pack(marked, body))
 
-    def _leader_elsewhere(self, options: WriteOptions | ReadOptions) -> Address:
+    def _leader_elsewhere(
+        self, options: WriteOptions | ManyOptions | ReadOptions
+    ) -> Address:
         """Return the address of the leader that *options* are for, if another."""
-        is_for_leader = options.needs_leader and not options.forwarded
-        if self._driver is None or not self.config.forward or not is_for_leader:
+        if self._driver is None or not self.config.forward or self._leads:
+            return ""
+        if options.forwarded or not options.needs_leader:
             return ""
         state = self._driver.raft.state
-        if state.role is Role.LEADER:
-            return ""
         return state.membership.members().get(state.leader or "", "")
-
-    def _decode_with_index(self, payload: bytes) -> tuple[Any, LogIndex]:
-        try:
-            result, index = unpack_result(payload)
-        except ValueError as error:
-            raise _undecodable(error) from error
-        return self._decode_result(result), index
-
-    def _decode_result(self, result: bytes) -> Any:
-        try:
-            return self.machine.decode_result(result)
-        except RaftError as error:
-            raise _undecodable(error) from error
 
     def status(self) -> Status:
         """
@@ -332,9 +368,8 @@ class RaftServer(ServerLife):
         # The core gives up after one election timeout; but it may have stepped
         # down by then, and nobody else may lead.
         timeout = 3 * self.config.timing.election_timeout
-        waiter.addTimeout(timeout, self._clock, _nobody_leads)
         driver.schedule()
-        return waiter
+        return waiter.addTimeout(timeout, self._clock, nobody_leads)
 
     def _end_transfers(self, outcome: ServerId | Failure) -> None:
         waiters, self._transfers = self._transfers, []
@@ -394,6 +429,11 @@ class RaftServer(ServerLife):
         except RaftError as error:
             return fail(error)
 
+    def _serving(self) -> Driver:
+        if self._driver is None:
+            raise NotLeaderError
+        return self._driver
+
     def _running(self) -> Driver:
         if self._driver is None:
             message = f"{self.name} does not run"
@@ -419,16 +459,19 @@ class RaftServer(ServerLife):
         if self._acquaintances is not None:
             self._acquaintances.refused(peer, error)
 
-    def deliver(self, message: Message) -> None:
-        """Take a message of another server of the cluster."""
+    def gone(self, peer: ServerId) -> None:
+        """Hear that the process of *peer* has ended."""
         if self._driver is not None:
-            self._driver.deliver(message)
+            self._driver.gone(peer)
+
+    def deliver(self, *messages: Message) -> None:
+        """Take messages of other servers of the cluster, and deal with them."""
+        if self._driver is not None:
+            self._driver.deliver(messages)
 
     def answer(self, method: str, payload: bytes) -> Deferred[bytes]:
         """Answer a client's call; see ``docs/reference/protocol.md``."""
         return calls.answer(self, self.machine, method, payload)
-
-    # --- what the driver reports ----------------------------------------------
 
     # --- what its life asks for (ServerLife) ----------------------------------
 
@@ -454,14 +497,3 @@ class RaftServer(ServerLife):
         """Tell those who wait that nothing will come of it, because of *error*."""
         self._leader_waiters.fail(error)
         self._end_transfers(Failure(error))
-
-
-def _nobody_leads(result: Any, timeout: float) -> Any:
-    del result, timeout
-    raise TimedOutError("nobody has taken over leadership yet")
-
-
-def _undecodable(error: Exception) -> CommandFailedError:
-    """Return what a caller gets when the leader's answer cannot be read here."""
-    detail = f"it was done, but its result cannot be read: {error}"
-    return CommandFailedError("UndecodableResult", detail)

@@ -22,6 +22,7 @@ from twisted.python import usage
 from consensus import checks, config
 from consensus.clock import default_reactor
 from consensus.errors import ConfigError
+from consensus.interpreter import tune_interpreter
 from consensus.server import RaftServer
 
 if TYPE_CHECKING:
@@ -181,7 +182,10 @@ def makeService(options: Options) -> MultiService:
     ends here, with status 1.
     """
     status = _ExitStatus()
-    return RaftService(_load(options["config"], options.get("serve", ())), status.fail)
+    loaded = _load(options["config"], options.get("serve", ()))
+    # All that the servers need is imported by now.
+    tune_interpreter()
+    return RaftService(loaded, status.fail)
 
 
 def _load(path: str, serve: Sequence[ServerId]) -> Config:

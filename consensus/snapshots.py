@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from crc32c import crc32c
 
+from consensus.durable import sync_path
 from consensus.errors import (
     CompactedError,
     InvariantError,
@@ -331,7 +332,7 @@ class FileSnapshots(SnapshotStore):
     def _open(self, parent: Path) -> None:
         if not self._directory.is_dir():
             self._directory.mkdir(mode=0o700)
-        _sync_directory(parent)
+        sync_path(parent)
         found: list[tuple[tuple[LogIndex, Term], Path]] = []
         for path in self._directory.iterdir():
             if match := _NAME.fullmatch(path.name):
@@ -346,7 +347,7 @@ class FileSnapshots(SnapshotStore):
                 raise damaged(path, "its name is that of another snapshot")
             # It may have been renamed just before a crash: until its name is
             # durable, the older ones have to stay.
-            _sync_directory(self._directory)
+            sync_path(self._directory)
             self._kept = [file]
             self.latest = file.meta
         for _, path in found:
@@ -385,7 +386,7 @@ class FileSnapshots(SnapshotStore):
         with disk(path):
             writer.path.rename(path)
             self.forget(writer)
-            _sync_directory(self._directory)
+            sync_path(self._directory)
             self._kept.append(SnapshotFile(path, meta, writer.start))
             self.latest = meta
             for old in self._kept[:-2]:
@@ -490,11 +491,3 @@ def _name_of(meta: SnapshotMeta) -> str:
 def _create(path: Path) -> BinaryIO:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     return os.fdopen(os.open(path, flags, 0o600), "wb")
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
 
 
 _log = Logger()
+
+_command = attrgetter("command")
 
 #: Chunks written in one step of the thread: some megabytes.
 _STEP = 64
@@ -225,7 +228,7 @@ class Snapshotter:
 
     def applied(self, entries: Sequence[Entry]) -> None:
         """Count what was applied, and take a snapshot when it is time."""
-        self._bytes += sum(len(entry.command) for entry in entries)
+        self._bytes += sum(map(len, map(_command, entries)))
         since = entries[-1].index - self._attempted
         is_due = (
             since >= self._policy.every_entries

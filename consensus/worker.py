@@ -216,11 +216,10 @@ class StorageWorker:
         self, requests: list[_Write | _Call | None]
     ) -> list[_Write | _Call | None]:
         """Add what waits in the queue to *requests*, up to the end of service."""
-        try:
-            while not requests or requests[-1] is not None:
-                requests.append(self._queue.get_nowait())
-        except Empty:
-            pass
+        queue = self._queue
+        # Nobody else takes anything out of the queue.
+        while not queue.empty() and (not requests or requests[-1] is not None):
+            requests.append(queue.get_nowait())
         return requests
 
     def _perform(
@@ -294,7 +293,8 @@ class StorageWorker:
 
     def _flush(self, entries: list[Entry]) -> None:
         if entries:
-            self._storage.append(entries)
+            # A storage may write the entries no sooner than in the sync.
+            self._storage.append(tuple(entries))
             entries.clear()
 
     def _run(self, request: _Call) -> None:

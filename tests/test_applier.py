@@ -131,15 +131,30 @@ class EntryTests:
         with pytest.raises(StorageError, match="entry 1 is of kind 99"):
             results(applier, Entry(1, 1, 99, b""))
 
-    def test_each_caller_finds_its_own_state(self, log: Log) -> None:
-        """What is told of an entry is told when no later one is applied."""
+    def test_callers_are_told_when_all_are_applied(self, log: Log) -> None:
+        """They are told of as many as were applied, in the order of the log."""
         applier = Applier(Journal(), "s1")
-        seen: list[tuple[int, int]] = []
+        seen: list[tuple[list[int], list[Any], int, int]] = []
         entries = [log.command("a"), log.entry(EntryKind.NOOP), log.command("b")]
-        applier.apply(
-            entries, lambda *_: seen.append((applier.last_applied, len(applier.state)))
-        )
-        assert seen == [(1, 1), (2, 1), (3, 2)]
+
+        def applied(done: Sequence[Entry], came_to: Sequence[Any]) -> None:
+            indexes = [entry.index for entry in done]
+            state = applier.last_applied, len(applier.state)
+            seen.append((indexes, list(came_to), *state))
+
+        applier.apply(entries, applied)
+        assert seen == [([1, 2, 3], [1, None, 2], 3, 2)]
+
+    def test_callers_are_told_though_a_later_entry_stops_the_server(
+        self, log: Log
+    ) -> None:
+        """What was applied before it is done, and nobody has to wonder."""
+        applier = Applier(Journal(), "s1")
+        seen: list[int] = []
+        entries = [log.command("a"), log.command("b"), Entry(3, 1, 99, b"")]
+        with pytest.raises(StorageError, match="entry 3 is of kind 99"):
+            applier.apply(entries, lambda _, came_to: seen.extend(came_to))
+        assert (seen, applier.last_applied) == ([1, 2], 2)
 
 
 class BatchTests:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import pytest
 
@@ -9,6 +11,9 @@ from consensus.applier import Applier
 from consensus.core.values import Entry, EntryKind
 from consensus.errors import RejectedError
 from tests.support.entries import Disk
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +28,8 @@ def _entries(first: int, last: int) -> list[Entry]:
     ]
 
 
-def _ignore(entry: Entry, result: object) -> None:
-    del entry, result
+def _ignore(entries: Sequence[Entry], results: Sequence[object]) -> None:
+    del entries, results
 
 
 class SnapshotTests:

@@ -62,7 +62,10 @@ class ScriptedServer:
     def refused(self, peer: str, error: ProtocolError) -> None:
         """Take no notice."""
 
-    def deliver(self, message: Message) -> None:
+    def gone(self, peer: str) -> None:
+        """Take no notice."""
+
+    def deliver(self, *messages: Message) -> None:
         """Take no messages."""
 
     def answer(self, method: str, payload: bytes) -> Deferred[bytes]:

@@ -98,26 +98,89 @@ class MonotonicClockTests:
         reactor = QueueReactor()
         clock = MonotonicClock(reactor)
         clock.start()
+        fired: list[int] = []
+        for number in range(3):
+            clock.callLater(0.01 * number, fired.append, number)
         call = reactor.calls.get(timeout=30)
         with pytest.raises(Empty):
             reactor.calls.get(timeout=0.05)
         call()
+        clock.stop()
+        assert fired == [0, 1, 2]
+
+    def test_nobody_is_woken_for_nothing(self) -> None:
+        """The thread sleeps until a timer is due, not for a while."""
+        reactor = QueueReactor()
+        clock = MonotonicClock(reactor)
+        clock.start()
+        clock.callLater(3600, int)
+        with pytest.raises(Empty):
+            reactor.calls.get(timeout=0.05)
+        clock.stop()
+
+    def test_an_earlier_timer_ends_the_sleep(self) -> None:
+        """One that comes later but is due before, and one that is put forward."""
+        reactor = QueueReactor()
+        clock = MonotonicClock(reactor)
+        clock.start()
+        fired: list[str] = []
+        last = clock.callLater(3600, fired.append, "last")
+        clock.callLater(0.01, fired.append, "first")
+        while fired != ["first"]:
+            reactor.turn()
+        last.reset(0.01)
+        while fired != ["first", "last"]:
+            reactor.turn()
+        clock.stop()
+
+    def test_a_timer_may_begin_another(self) -> None:
+        """As every tick does."""
+        reactor = QueueReactor()
+        clock = MonotonicClock(reactor)
+        fired: list[int] = []
+
+        def again() -> None:
+            fired.append(len(fired))
+            if len(fired) < 3:
+                clock.callLater(0.001, again)
+
+        clock.callLater(0.001, again)
+        clock.start()
+        while len(fired) < 3:
+            reactor.turn()
+        clock.stop()
+
+    def test_a_timer_that_fails_stops_no_other(self) -> None:
+        """Whoever comes after it is woken once more."""
+        reactor = QueueReactor()
+        clock = MonotonicClock(reactor)
+        fired: list[int] = []
+        clock.callLater(0, lambda: fired[0])
+        clock.callLater(0, fired.append, 1)
+        clock.start()
+        with pytest.raises(IndexError):
+            reactor.turn()
         reactor.turn()
         clock.stop()
+        assert fired == [1]
 
     def test_it_stands_still_without_users(self) -> None:
         """The thread ends with the last user, and begins with the next."""
         reactor = QueueReactor()
         clock = MonotonicClock(reactor)
-        clock.start()
-        clock.start()
-        clock.stop()
-        reactor.turn()
-        clock.stop()
-        clock.start()
         fired: list[int] = []
+        clock.start()
+        clock.start()
+        clock.stop()
         clock.callLater(0, fired.append, 1)
         while not fired:
+            reactor.turn()
+        clock.stop()
+        clock.callLater(0, fired.append, 2)
+        with pytest.raises(Empty):
+            reactor.calls.get(timeout=0.05)
+        clock.start()
+        while fired != [1, 2]:
             reactor.turn()
         clock.stop()
 

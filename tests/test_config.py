@@ -105,6 +105,16 @@ class LoadTests:
         assert (loaded.timing, loaded.limits) == (Timing(), Limits())
         assert loaded.source == str(tmp_path / "config.yaml")
 
+    @pytest.mark.parametrize("heartbeat", [0.05, 0.1, 0.004, 0.7])
+    def test_three_heartbeats_are_enough(
+        self, tmp_path: Path, heartbeat: float
+    ) -> None:
+        """Whatever binary fractions make of three times a tenth."""
+        timing = f"{{election_timeout: {3 * heartbeat:g},"
+        timing += f" heartbeat_interval: {heartbeat}}}"
+        loaded = config.load(write(tmp_path, f"{GOOD}timing: {timing}\n"))
+        assert loaded.timing.heartbeat_interval == heartbeat
+
     def test_everything(self, tmp_path: Path) -> None:
         """What a file says is what counts."""
         text = """\

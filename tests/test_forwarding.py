@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from adapters.transport.memory import MemoryNetwork, MemoryOptions, MemoryTransport
+from adapters.transport.memory import MemoryOptions, MemoryTransport
 from consensus.client import Client
 from consensus.errors import (
     CommandFailedError,
@@ -23,8 +23,6 @@ from contrib.kvstore.machine import KVStore
 from tests.support.servers import Servers
 
 if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
-
     from consensus.server import RaftServer
 
 _encode = msgspec.msgpack.encode
@@ -36,16 +34,6 @@ def _cluster(**config: Any) -> tuple[Servers, RaftServer, RaftServer]:
     servers.result(chief.write(["set", "a", 1]))
     servers.run(0.1)
     return servers, chief, servers.followers()[0]
-
-
-def _network(servers: Servers) -> MemoryNetwork:
-    return MemoryNetwork.named(servers.mapping["transport"]["options"]["network"])
-
-
-def _failing(servers: Servers, waiting: Deferred[Any], error: type[Exception]) -> Any:
-    with pytest.raises(error) as caught:
-        servers.result(waiting)
-    return caught.value
 
 
 class LocalCallTests:
@@ -69,15 +57,15 @@ class LocalCallTests:
     def test_other_reads_are_served_here(self) -> None:
         """They need no leader."""
         servers, _, follower = _cluster()
-        _network(servers).down(follower.name)
+        servers.network.down(follower.name)
         assert servers.result(follower.read("a", consistency="stale")) == 1
 
     def test_a_failure_of_the_machine_comes_back(self) -> None:
         """With its kind and what it said."""
         servers, _, follower = _cluster()
-        error = _failing(servers, follower.write(["fail", "oops"]), CommandFailedError)
+        error = servers.failing(follower.write(["fail", "oops"]), CommandFailedError)
         assert (error.kind, error.detail) == ("ValueError", "oops")
-        error = _failing(servers, follower.read("fail"), CommandFailedError)
+        error = servers.failing(follower.read("fail"), CommandFailedError)
         assert error.kind == "LookupError"
 
     def test_results_are_decoded_as_results(self) -> None:
@@ -95,21 +83,21 @@ class LocalCallTests:
         chief = servers.leader()
         servers.run(0.1)
         waiting = servers.followers()[0].write(["set", "a", 2])
-        assert _failing(servers, waiting, NotLeaderError).leader == chief.name
+        assert servers.failing(waiting, NotLeaderError).leader == chief.name
 
     def test_without_a_leader_nobody_is_asked(self) -> None:
         """And nobody is named."""
         servers = Servers(config={"forward": True})
         server = servers.servers["s1"]
         for waiting in (server.write(["set", "a", 1]), server.read("a")):
-            assert _failing(servers, waiting, NotLeaderError).leader is None
+            assert servers.failing(waiting, NotLeaderError).leader is None
 
     def test_what_is_too_large_goes_no_further(self) -> None:
         """It is refused at the first door."""
         servers, chief, follower = _cluster(limits={"max_command_bytes": 100})
         before = chief.status().last_index
         waiting = follower.write(["set", "a", "x" * 100])
-        _failing(servers, waiting, InvalidCommandError)
+        servers.failing(waiting, InvalidCommandError)
         assert chief.status().last_index == before
 
     @pytest.mark.parametrize(
@@ -126,30 +114,30 @@ class LocalCallTests:
         for each in waiting[:2]:
             servers.result(each)
         for each in waiting[2:]:
-            _failing(servers, each, OverloadedError)
+            servers.failing(each, OverloadedError)
         servers.result(follower.write(["set", "a", "y"]))
 
     def test_what_was_not_sent_was_not_done(self) -> None:
         """The leader cannot be reached."""
         servers, chief, follower = _cluster()
-        _network(servers).down(chief.name)
-        _failing(servers, follower.write(["set", "a", 2]), UnreachableError)
+        servers.network.down(chief.name)
+        servers.failing(follower.write(["set", "a", 2]), UnreachableError)
 
     def test_what_was_sent_may_have_been_done(self) -> None:
         """The answer is lost."""
         servers, chief, follower = _cluster()
-        _network(servers).cut(chief.name, follower.name)
+        servers.network.cut(chief.name, follower.name)
         waiting = follower.write(["set", "a", 2])
-        _failing(servers, waiting, OutcomeUnknownError)
+        servers.failing(waiting, OutcomeUnknownError)
 
     def test_what_is_under_way_at_a_stop_may_have_been_done(self) -> None:
         """Nobody waits for ever."""
         servers, chief, follower = _cluster()
-        _network(servers).cut(chief.name, follower.name)
+        servers.network.cut(chief.name, follower.name)
         waiting = follower.write(["set", "a", 2])
         servers.run(0.01)
         servers.stop(follower.name)
-        _failing(servers, waiting, OutcomeUnknownError)
+        servers.failing(waiting, OutcomeUnknownError)
 
 
 class OneHopTests:
@@ -168,7 +156,7 @@ class OneHopTests:
     def test_a_follower_names_the_leader(self, method: str, payload: bytes) -> None:
         """Two servers that disagree about who leads do not play ball."""
         servers, chief, follower = _cluster()
-        error = _failing(servers, follower.answer(method, payload), NotLeaderError)
+        error = servers.failing(follower.answer(method, payload), NotLeaderError)
         assert error.leader == chief.name
 
 
@@ -216,7 +204,7 @@ class WireTests:
     def test_rubbish_is_refused(self, method: str, payload: bytes) -> None:
         """An option that is not known could be a promise that is not kept."""
         servers, chief, _ = _cluster()
-        _failing(servers, chief.answer(method, payload), InvalidCommandError)
+        servers.failing(chief.answer(method, payload), InvalidCommandError)
 
     @pytest.mark.parametrize(
         "options",
@@ -232,13 +220,13 @@ class WireTests:
         """As for a local call."""
         servers, chief, _ = _cluster()
         payload = _encode([options, _encode("a")])
-        _failing(servers, chief.answer("read_with", payload), InvalidCommandError)
+        servers.failing(chief.answer("read_with", payload), InvalidCommandError)
 
     def test_large_queries_are_refused(self) -> None:
         """They wait in memory, as commands do."""
         servers, chief, _ = _cluster(limits={"max_command_bytes": 100})
         waiting = chief.answer("read", _encode("x" * 100))
-        _failing(servers, waiting, InvalidCommandError)
+        servers.failing(waiting, InvalidCommandError)
 
     def test_the_bytes_of_queries_are_bounded(self) -> None:
         """All that wait count together."""
@@ -246,7 +234,7 @@ class WireTests:
         servers, chief, _ = _cluster(limits=limits)
         waiting = [chief.answer("read", _encode("x" * 80)) for _ in range(2)]
         assert servers.result(waiting[0]) == _encode(None)
-        _failing(servers, waiting[1], OverloadedError)
+        servers.failing(waiting[1], OverloadedError)
         assert servers.result(chief.answer("read", _encode("a"))) == _encode(1)
 
 
@@ -276,7 +264,7 @@ class ClientTests:
         servers.result(client.write(_encode(["set", "a", 2])))
         assert client.leader == chief.name
         others = [name for name in servers.names if name != chief.name]
-        _network(servers).down(others[0])
+        servers.network.down(others[0])
         for _ in range(6):
             read = client.read(_encode("a"), consistency="follower")
             assert servers.result(read) == _encode(2)
@@ -285,7 +273,7 @@ class ClientTests:
     def test_one_that_is_too_old_is_passed_over(self) -> None:
         """Another may be younger."""
         servers, _, follower = _cluster()
-        network, client = _network(servers), self._client(servers)
+        network, client = servers.network, self._client(servers)
         for name in servers.names:
             network.cut(name, follower.name)
         servers.run(1)
@@ -297,4 +285,4 @@ class ClientTests:
         """The caller is told at once."""
         servers, _, _ = _cluster()
         read = self._client(servers).read(b"x", max_age=1.0)
-        _failing(servers, read, InvalidCommandError)
+        servers.failing(read, InvalidCommandError)

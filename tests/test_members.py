@@ -10,7 +10,6 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
 
-from adapters.transport.memory import MemoryNetwork
 from consensus.errors import (
     InvalidChangeError,
     LeadershipLostError,
@@ -48,11 +47,6 @@ def lasting(tmp_path: Path, **keys: Any) -> Servers:
     return Servers(config=config, data_dir=tmp_path)
 
 
-def network_of(servers: Servers) -> MemoryNetwork:
-    """Return the wires between *servers*."""
-    return MemoryNetwork.named(servers.mapping["transport"]["options"]["network"])
-
-
 def wipe(servers: Servers, tmp_path: Path, name: str) -> None:
     """Stop *name* and take its disk away."""
     servers.stop(name)
@@ -63,9 +57,7 @@ def wipe(servers: Servers, tmp_path: Path, name: str) -> None:
 
 def failing(servers: Servers, waiting: Deferred[Any], error: type[Exception]) -> str:
     """Return the text of the *error* that *waiting* fails with."""
-    with pytest.raises(error) as caught:
-        servers.result(waiting)
-    return str(caught.value)
+    return str(servers.failing(waiting, error))
 
 
 def established(servers: Servers) -> RaftServer:
@@ -213,10 +205,10 @@ class RemoveTests:
         servers = Servers()
         chief = established(servers)
         leaver = servers.followers()[0]
-        network_of(servers).down(leaver.name)
+        servers.network.down(leaver.name)
         servers.result(chief.members.remove(leaver.name))
         servers.run(5)
-        network_of(servers).heal()
+        servers.network.heal()
         before = chief.status()
         servers.run(5)
         assert (chief.status().term, chief.status().role) == (before.term, "leader")
@@ -366,11 +358,11 @@ class ChangeTests:
         """The outcome is unknown after a while, or when the leader steps down."""
         servers = Servers(config={"timing": {"request_timeout": 0.1}})
         chief = established(servers)
-        network_of(servers).down(chief.name)
+        servers.network.down(chief.name)
         failing(servers, chief.members.add("s4", "s4"), TimedOutError)
         servers = Servers()
         chief = established(servers)
-        network_of(servers).down(chief.name)
+        servers.network.down(chief.name)
         failing(servers, chief.members.add("s4", "s4"), LeadershipLostError)
 
     def test_a_stop(self) -> None:
@@ -379,7 +371,7 @@ class ChangeTests:
         chief = established(servers)
         members = chief.members
         other = servers.followers()[0].name
-        network_of(servers).down(other)
+        servers.network.down(other)
         waiting = members.add("s4", "s4")
         outcomes: list[Any] = []
         waiting.addErrback(outcomes.append)
@@ -649,10 +641,10 @@ class MoveTests:
         chief = established(servers)
         servers.run(0.5)
         name = servers.followers()[0].name
-        network_of(servers).down(name)
+        servers.network.down(name)
         servers.result(chief.members.remove(name))
         servers.stop(name)
-        network_of(servers).heal()
+        servers.network.heal()
         members = {each: each for each in servers.names} | {name: "elsewhere"}
         with capturedLogs() as logs:
             servers.start(name, members=members)

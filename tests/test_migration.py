@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from consensus.interfaces import Storage
 
-ENGINES = ["sqlite", "rocksdb", "lmdb"]
+ENGINES = ["sqlite", "rocksdb", "lmdb", "wal"]
 
 registry.register("state_machine", "migration-register", Register)
 
@@ -157,7 +157,7 @@ def test_there_and_back_again(tmp_path: Path) -> None:
     assert found(path) == expected
 
 
-@pytest.mark.parametrize("target", ["rocksdb", "lmdb"])
+@pytest.mark.parametrize("target", ["rocksdb", "lmdb", "wal"])
 @pytest.mark.parametrize("moment", ["0", "1", "2200", "4000", "moved", "switched"])
 def test_a_kill_leaves_one_engine_in_charge(
     target: str, moment: str, tmp_path: Path
@@ -240,7 +240,7 @@ def test_damage_is_not_carried_over(tmp_path: Path) -> None:
     file = tmp_path / "data/s1/raft.sqlite"
     content = file.read_bytes()
     file.write_bytes(content.replace(b"1234" * 50, b"1243" * 50))
-    assert "entry 1234 is damaged" in refusal(path, "rocksdb")
+    assert "the batch of entries from 1 on is damaged" in refusal(path, "rocksdb")
     assert not any(name.startswith("raft.rocksdb") for name in names(path))
 
 

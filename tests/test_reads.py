@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters.transport.memory import MemoryNetwork
 from consensus.config import from_mapping
 from consensus.core.messages import (
     AppendEntries,
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from twisted.internet.defer import Deferred
     from twisted.internet.task import Clock
 
     from consensus.core.messages import Message
@@ -40,16 +38,6 @@ if TYPE_CHECKING:
 _ANYWHERE = ("follower", "stale")
 
 _LEASE: dict[str, Any] = {"reads": {"lease": True, "clock_drift": 0.1}}
-
-
-def _network(servers: Servers) -> MemoryNetwork:
-    return MemoryNetwork.named(servers.mapping["transport"]["options"]["network"])
-
-
-def _failing(servers: Servers, waiting: Deferred[Any], error: type[Exception]) -> Any:
-    with pytest.raises(error) as caught:
-        servers.result(waiting)
-    return caught.value
 
 
 def _lasting(path: Path, **config: Any) -> tuple[Servers, RaftServer, RaftServer]:
@@ -101,19 +89,17 @@ class IndexTests:
     def test_a_failed_one_fails_as_ever(self) -> None:
         """There is no result to put beside the index."""
         servers, chief, _ = _cluster()
-        _failing(
-            servers, chief.write(["fail", "x"], with_index=True), CommandFailedError
-        )
+        servers.failing(chief.write(["fail", "x"], with_index=True), CommandFailedError)
 
     def test_a_stale_read_at_that_index_sees_it_anywhere(self) -> None:
         """The server waits until it has applied so much."""
         servers, chief, follower = _cluster()
-        _network(servers).down(follower.name)
+        servers.network.down(follower.name)
         _, index = servers.result(chief.write(["set", "a", 2], with_index=True))
         read = follower.read("a", consistency="stale", at_index=index)
         servers.run(0.01)
         assert not read.called
-        _network(servers).heal()
+        servers.network.heal()
         assert servers.result(read) == 2
 
     @pytest.mark.parametrize("consistency", ["linearizable", "follower", "lease"])
@@ -134,7 +120,7 @@ class IndexTests:
         for _ in range(3):
             assert servers.result(follower.read("a", consistency="stale")) == 1
         assert not never.called
-        assert "9223372036854775807" in str(_failing(servers, never, TimedOutError))
+        assert "9223372036854775807" in str(servers.failing(never, TimedOutError))
 
     def test_those_whose_time_is_not_up_go_on_waiting(self) -> None:
         """Each has its own deadline."""
@@ -142,7 +128,7 @@ class IndexTests:
         first = follower.read("a", consistency="stale", at_index=100)
         servers.run(0.5)
         second = follower.read("a", consistency="stale", at_index=4)
-        _failing(servers, first, TimedOutError)
+        servers.failing(first, TimedOutError)
         assert not second.called
         servers.result(chief.write(["set", "a", 2]))
         assert servers.result(second) == 2
@@ -177,18 +163,18 @@ class FollowerReadTests:
         """After a heartbeat interval; one answer does for all who asked before."""
         servers, chief, follower = _cluster()
         link = (chief.name, follower.name) if back else (follower.name, chief.name)
-        _network(servers).cut(*link)
+        servers.network.cut(*link)
         waiting = []
         for _ in range(3):
             waiting.append(follower.read("a", consistency="follower"))
             servers.run(0.01)
-        _network(servers).heal()
+        servers.network.heal()
         assert [servers.result(each, 0.2) for each in waiting] == [1, 1, 1]
 
     def test_goes_on_with_the_next_leader(self) -> None:
         """Its first question was lost with the old one."""
         servers, chief, follower = _cluster()
-        _network(servers).down(chief.name)
+        servers.network.down(chief.name)
         waiting = follower.read("a", consistency="follower")
         del servers.servers[chief.name]
         heir = servers.leader()
@@ -198,30 +184,30 @@ class FollowerReadTests:
     def test_goes_on_when_a_leader_steps_down(self) -> None:
         """It becomes the question of a follower."""
         servers, chief, _ = _cluster()
-        _network(servers).down(chief.name)
+        servers.network.down(chief.name)
         waiting = chief.read("a", consistency="follower")
         others = {n: s for n, s in servers.servers.items() if s is not chief}
         servers.servers, everybody = others, servers.servers
         heir = servers.leader()
         servers.result(heir.write(["set", "a", 2]))
         assert not waiting.called
-        _network(servers).heal()
+        servers.network.heal()
         servers.servers = everybody
         assert servers.result(waiting) == 2
 
     def test_without_a_majority_times_out(self) -> None:
         """Nobody can tell who leads."""
         servers, chief, follower = _cluster(timing={"request_timeout": 1.0})
-        _network(servers).down(chief.name)
+        servers.network.down(chief.name)
         (third,) = set(servers.servers) - {chief.name, follower.name}
-        _network(servers).down(third)
-        _failing(servers, follower.read("a", consistency="follower"), TimedOutError)
+        servers.network.down(third)
+        servers.failing(follower.read("a", consistency="follower"), TimedOutError)
 
     def test_without_a_leader_is_refused(self) -> None:
         """There is nobody to name."""
         servers = Servers()
         waiting = servers.servers["s1"].read("a", consistency="follower")
-        assert _failing(servers, waiting, NotLeaderError).leader is None
+        assert servers.failing(waiting, NotLeaderError).leader is None
 
     def test_an_answer_to_a_question_before_a_restart_is_not_believed(
         self, wire: list[Message], tmp_path: Path
@@ -239,13 +225,13 @@ class FollowerReadTests:
         follower = servers.start(name)
         servers.run(0.3)
         servers.result(chief.write(["set", "a", 2]))
-        _network(servers).down(name)
+        servers.network.down(name)
         waiting = follower.read("a", consistency="follower")
         servers.run(0.005)
         follower.deliver(answer)
         servers.run(0.005)
         assert not waiting.called
-        _network(servers).heal()
+        servers.network.heal()
         assert servers.result(waiting) == 2
 
 
@@ -255,7 +241,7 @@ class StaleReadTests:
     def test_every_server_answers_at_once(self) -> None:
         """Alone, and without a leader."""
         servers, _, follower = _cluster()
-        _network(servers).down(follower.name)
+        servers.network.down(follower.name)
         servers.run(2)
         assert follower.leader() is None
         assert servers.result(follower.read("a", consistency="stale"), 0.01) == 1
@@ -273,10 +259,10 @@ class StaleReadTests:
         """The error says how old it is."""
         servers, chief, follower = _cluster()
         server = chief if is_leader else follower
-        _network(servers).down(server.name)
+        servers.network.down(server.name)
         servers.run(3)
         waiting = server.read("a", consistency="stale", max_age=2.5)
-        text = str(_failing(servers, waiting, StaleError))
+        text = str(servers.failing(waiting, StaleError))
         age = float(text.partition("newest ")[2].partition(" s ago")[0])
         assert 2.9 < age < 3.2
         fine = server.read("a", consistency="stale", max_age=3.5)
@@ -287,7 +273,7 @@ class StaleReadTests:
         servers = Servers(founded=False)
         server = servers.servers["s1"]
         waiting = server.read("a", consistency="stale", max_age=1e9)
-        _failing(servers, waiting, StaleError)
+        servers.failing(waiting, StaleError)
         assert servers.result(server.read("a", consistency="stale")) is None
 
     def test_a_follower_that_lags_is_as_old_as_what_it_has_applied(self) -> None:
@@ -295,26 +281,26 @@ class StaleReadTests:
         servers, chief, follower = _cluster()
         servers.run(1)
         status = follower.status()
-        _network(servers).down(follower.name)
+        servers.network.down(follower.name)
         servers.run(0.1)
         follower.deliver(AppendEntries(chief.name, status.term, 50, status.term, 50, 0))
         waiting = follower.read("a", consistency="stale", max_age=0.05)
-        _failing(servers, waiting, StaleError)
+        servers.failing(waiting, StaleError)
 
     def test_a_new_leader_is_not_young_before_its_no_op(self) -> None:
         """Until then it does not know what the last one acknowledged."""
         servers, chief, follower = _cluster()
         status = follower.status()
         servers.run(0.1)
-        _network(servers).down(chief.name)
-        _network(servers).down(follower.name)
+        servers.network.down(chief.name)
+        servers.network.down(follower.name)
         # It knows of nothing that is committed in its own term.
         term, index = status.term + 1, status.commit_index
         servers.run(0.2)
         for _ in range(3):
             follower.deliver(AppendEntries("s9", term, index, status.term, index, 0))
         waiting = follower.read("a", consistency="stale", max_age=0.15)
-        _failing(servers, waiting, StaleError)
+        servers.failing(waiting, StaleError)
 
     def test_its_age_counts_when_it_is_served(self) -> None:
         """Waiting for an index can make a server young again, or old."""
@@ -363,14 +349,14 @@ class ArgumentTests:
         """The caller is told so, by every server."""
         servers, chief, follower = _cluster()
         for server in (chief, follower):
-            _failing(servers, server.read("a", **how), InvalidCommandError)
+            servers.failing(server.read("a", **how), InvalidCommandError)
 
     @pytest.mark.parametrize("consistency", ["linearizable", "lease"])
     def test_only_a_leader_serves_some(self, consistency: Any) -> None:
         """A follower names it."""
         servers, chief, follower = _cluster()
         waiting = follower.read("a", consistency=consistency)
-        assert _failing(servers, waiting, NotLeaderError).leader == chief.name
+        assert servers.failing(waiting, NotLeaderError).leader == chief.name
 
     @pytest.mark.parametrize("consistency", _ANYWHERE)
     def test_too_many_are_refused(self, consistency: Any) -> None:
@@ -379,7 +365,7 @@ class ArgumentTests:
         waiting = [follower.read("a", consistency=consistency) for _ in range(5)]
         assert [servers.result(each) for each in waiting[:3]] == [1, 1, 1]
         for each in waiting[3:]:
-            _failing(servers, each, OverloadedError)
+            servers.failing(each, OverloadedError)
         assert servers.result(follower.read("a", consistency=consistency)) == 1
 
     @pytest.mark.parametrize("consistency", _ANYWHERE)
@@ -393,15 +379,15 @@ class ArgumentTests:
         waiting.append(follower.read("a", consistency=consistency))
         servers.stop(follower.name)
         for each in waiting:
-            _failing(servers, each, StoppedError)
-        _failing(servers, follower.read("a", consistency=consistency), NotLeaderError)
+            servers.failing(each, StoppedError)
+        servers.failing(follower.read("a", consistency=consistency), NotLeaderError)
 
     def test_a_raising_machine_is_the_callers_to_deal_with(self) -> None:
         """As with every other read."""
         servers, _, follower = _cluster()
         for consistency in _ANYWHERE:
             waiting = follower.read("fail", consistency=consistency)  # type: ignore[arg-type]
-            assert _failing(servers, waiting, CommandFailedError).kind == "LookupError"
+            assert servers.failing(waiting, CommandFailedError).kind == "LookupError"
 
 
 class PausableClock:
@@ -441,11 +427,11 @@ class LeaseTests:
 
     def _is_at_once(self, servers: Servers, server: RaftServer) -> bool:
         """Say whether *server* serves a read though nobody answers it."""
-        _network(servers).down(server.name)
+        servers.network.down(server.name)
         waiting = server.read("a", consistency="lease")
         waiting.addErrback(lambda _: None)
         servers.run(0.003)
-        _network(servers).heal()
+        servers.network.heal()
         return waiting.called
 
     def test_costs_no_round(self) -> None:
@@ -470,13 +456,13 @@ class LeaseTests:
     def test_asks_when_the_lease_has_ended(self) -> None:
         """A round renews it."""
         servers, chief, _ = _cluster(reads={"lease": True, "clock_drift": 0.5})
-        _network(servers).down(chief.name)
+        servers.network.down(chief.name)
         servers.run(0.12)
         assert chief.status().role == "leader"
         waiting = chief.read("a", consistency="lease")
         servers.run(0.003)
         assert not waiting.called
-        _network(servers).heal()
+        servers.network.heal()
         assert servers.result(waiting) == 1
 
     def test_of_a_leader_that_was_cut_off_is_never_stale(self) -> None:
@@ -486,7 +472,7 @@ class LeaseTests:
         It is asked in every millisecond until long after.
         """
         servers, chief, _ = _cluster(**_LEASE)
-        _network(servers).down(chief.name)
+        servers.network.down(chief.name)
         seen: list[tuple[float, Any]] = []
         others = {n: s for n, s in servers.servers.items() if s is not chief}
         elected = 0.0
@@ -528,7 +514,7 @@ class LeaseTests:
         servers.run(0.5)
         assert self._is_at_once(servers, chief)
         clocks[chief.name].is_paused = True
-        _network(servers).down(chief.name)
+        servers.network.down(chief.name)
         others = {n: s for n, s in servers.servers.items() if s is not chief}
         servers.servers = others
         servers.run(1.5)
@@ -538,10 +524,10 @@ class LeaseTests:
         stale = chief.read("a", consistency="stale", max_age=1.0)
         servers.run(0.005)
         assert not waiting.called
-        _failing(servers, stale, StaleError)
-        _network(servers).heal()
+        servers.failing(stale, StaleError)
+        servers.network.heal()
         clocks[chief.name].resume()
-        _failing(servers, waiting, NotLeaderError)
+        servers.failing(waiting, NotLeaderError)
 
     def test_of_a_leader_that_hands_over_is_never_stale(self) -> None:
         """A transfer does not wait for an election timeout, so it ends the lease."""
@@ -551,7 +537,7 @@ class LeaseTests:
         servers.run(0.2)
         # What its heir says to the others does not reach the old leader.
         for name in set(servers.servers) - {chief.name}:
-            _network(servers).cut(name, chief.name)
+            servers.network.cut(name, chief.name)
         waiting = chief.transfer(follower.name)
         waiting.addErrback(lambda _: None)
         servers.run(0.02)
@@ -567,7 +553,7 @@ class LeaseTests:
         """Before, it does not know what was acknowledged."""
         servers, chief, _ = _cluster(**_LEASE)
         servers.result(chief.write(["set", "a", 2]))
-        _network(servers).down(chief.name)
+        servers.network.down(chief.name)
         del servers.servers[chief.name]
         heir = servers.leader()
         assert servers.result(heir.read("a", consistency="lease")) == 2
@@ -586,7 +572,7 @@ class LeaseTests:
         )
         servers.run(0.5)
         began = servers.reactor.seconds()
-        _network(servers).down(chief.name)
+        servers.network.down(chief.name)
         names = [name for name in servers.names if name != chief.name]
         for name in names:
             servers.stop(name)

@@ -66,19 +66,53 @@ class WiretapTransport(MemoryTransport):
             super().send(peer, message)
 
 
+class Gatherer:
+    """
+    Hands the messages of a turn over together, as a connection does.
+
+    Args:
+        inbox: To whom.
+        reactor: Whose turns.
+    """
+
+    #: How many messages came together, each time.
+    sizes: ClassVar[list[int]] = []
+
+    def __init__(self, inbox: Inbox, reactor: Any) -> None:
+        self.welcome = inbox.welcome
+        self.refused = inbox.refused
+        self.gone = inbox.gone
+        self.answer = inbox.answer
+        self._inbox = inbox
+        self._reactor = reactor
+        self._messages: list[Message] = []
+
+    def deliver(self, *messages: Message) -> None:
+        """Keep them for a moment."""
+        if not self._messages:
+            self._reactor.callLater(0.001, self._end)
+        self._messages += messages
+
+    def _end(self) -> None:
+        messages, self._messages = self._messages, []
+        self.sizes.append(len(messages))
+        self._inbox.deliver(*messages)
+
+
+class GatheringTransport(MemoryTransport):
+    """A memory transport whose messages come together."""
+
+    def listen(self, identity: Any, address: str, inbox: Inbox) -> Deferred[None]:
+        """Gather what comes in."""
+        return super().listen(identity, address, Gatherer(inbox, self.reactor))
+
+
 @pytest.fixture(autouse=True)
 def _clean() -> Iterator[None]:
     storages.reset()
     WiretapTransport.silent = set()
     yield
     storages.reset()
-
-
-def failing(servers: Servers, waiting: Deferred[Any], error: type[Exception]) -> Any:
-    """Return the *error* that *waiting* fails with."""
-    with pytest.raises(error) as caught:
-        servers.result(waiting)
-    return caught.value
 
 
 def silence(server: RaftServer) -> None:
@@ -122,11 +156,37 @@ class WriteTests:
         assert [what for what in ours if what.startswith("append")] == ["append 3-102"]
         assert ours.count("sync") == 1
 
+    def test_many_at_once(self, tmp_path: Path) -> None:
+        """They are one append, and one answer."""
+        servers = wiretapped(tmp_path)
+        chief = servers.leader()
+        servers.run(0.2)
+        DiaryStorage.diary.clear()
+        driver, encode = chief._driver, chief.machine.encode
+        assert driver is not None
+        calls = [["set", "k", 1], ["fail", "no"], ["set", "k", 2]]
+        many = driver.write_many([encode(call) for call in calls])
+        one, error, two = servers.result(many)
+        assert (one, two) == (None, 1)
+        assert isinstance(error, CommandFailedError)
+        ours = [what for who, what in DiaryStorage.diary if who == chief.name]
+        assert [what for what in ours if what.startswith("append")] == ["append 3-5"]
+
+    def test_a_follower_takes_none_of_many(self) -> None:
+        """It names the leader, as for a single one."""
+        servers = Servers()
+        chief = servers.leader()
+        driver = servers.followers()[0]._driver
+        assert driver is not None
+        with pytest.raises(NotLeaderError) as caught:
+            driver.write_many([b"any"])
+        assert caught.value.leader == chief.name
+
     def test_a_raising_machine_is_a_result(self) -> None:
         """What the machine raises reaches the caller, and nothing else suffers."""
         servers = Servers()
         chief = servers.leader()
-        error = failing(servers, chief.write(["fail", "oops"]), CommandFailedError)
+        error = servers.failing(chief.write(["fail", "oops"]), CommandFailedError)
         assert (error.kind, error.detail) == ("ValueError", "oops")
         assert servers.result(chief.write(["set", "a", 1])) is None
         servers.run(0.1)
@@ -139,14 +199,14 @@ class WriteTests:
         servers.run(0.1)
         follower = servers.followers()[0]
         for waiting in (follower.write(["set", "a", 1]), follower.read("a")):
-            error = failing(servers, waiting, NotLeaderError)
+            error = servers.failing(waiting, NotLeaderError)
             assert (error.leader, error.address) == (chief.name, chief.name)
 
     def test_without_a_leader_there_is_none_to_name(self) -> None:
         """During an election the error names nobody."""
         servers = Servers()
         server = servers.servers["s1"]
-        error = failing(servers, server.write(["set", "a", 1]), NotLeaderError)
+        error = servers.failing(server.write(["set", "a", 1]), NotLeaderError)
         assert error.leader is None
 
     def test_what_cannot_be_encoded_is_refused(self) -> None:
@@ -154,7 +214,7 @@ class WriteTests:
         servers = Servers()
         chief = servers.leader()
         before = chief.status().last_index
-        failing(servers, chief.write(object()), InvalidCommandError)
+        servers.failing(chief.write(object()), InvalidCommandError)
         assert chief.status().last_index == before
 
     def test_a_large_command_is_refused(self) -> None:
@@ -162,9 +222,7 @@ class WriteTests:
         servers = Servers(config={"limits": {"max_command_bytes": 100}})
         chief = servers.leader()
         waiting = chief.write(["set", "a", "x" * 100])
-        assert "max_command_bytes" in str(
-            failing(servers, waiting, InvalidCommandError)
-        )
+        assert "max_command_bytes" in str(servers.failing(waiting, InvalidCommandError))
 
     def test_what_the_transport_cannot_carry_is_refused(self, tmp_path: Path) -> None:
         """In the log it would stop all replication."""
@@ -178,7 +236,7 @@ class WriteTests:
         transport = {"engine": SmallTransport, "options": {"network": str(tmp_path)}}
         servers = Servers(config={"transport": transport})
         chief = servers.leader()
-        failing(servers, chief.write(["set", "a", "x" * 100]), InvalidCommandError)
+        servers.failing(chief.write(["set", "a", "x" * 100]), InvalidCommandError)
         servers.result(chief.write(["set", "a", "x" * 50]))
 
     def test_too_many_are_refused(self) -> None:
@@ -190,7 +248,7 @@ class WriteTests:
         for each in waiting[:3]:
             servers.result(each)
         for each in waiting[3:]:
-            failing(servers, each, OverloadedError)
+            servers.failing(each, OverloadedError)
         servers.result(chief.write(["set", "a", 9]))
 
     def test_too_many_bytes_are_refused(self) -> None:
@@ -200,7 +258,7 @@ class WriteTests:
         chief = servers.leader()
         for _ in range(3):
             first = chief.write(["set", "a", "x" * 80])
-            failing(servers, chief.write(["set", "b", "x" * 80]), OverloadedError)
+            servers.failing(chief.write(["set", "b", "x" * 80]), OverloadedError)
             servers.result(first)
 
     def test_a_deposed_leader_says_that_it_does_not_know(self, tmp_path: Path) -> None:
@@ -212,7 +270,7 @@ class WriteTests:
         servers.run(1)
         assert servers.leader() is not old
         WiretapTransport.silent = set()
-        failing(servers, waiting, LeadershipLostError)
+        servers.failing(waiting, LeadershipLostError)
 
     def test_an_unanswered_write_times_out(self, tmp_path: Path) -> None:
         """Before a leader knows that it is alone, its callers' time may be up."""
@@ -221,7 +279,7 @@ class WriteTests:
         silence(chief)
         waiting = [chief.write(["set", "a", 1]), chief.read("a")]
         for each in waiting:
-            failing(servers, each, TimedOutError)
+            servers.failing(each, TimedOutError)
 
     def test_a_stop_finishes_what_it_can(self) -> None:
         """What is under way when a leader is stopped is done as it hands over."""
@@ -270,7 +328,7 @@ class ReadTests:
         servers.run(1)
         assert outcomes[0].type is NotLeaderError
         servers.result(servers.leader().write(["set", "a", "new"]))
-        failing(servers, old.read("a"), NotLeaderError)
+        servers.failing(old.read("a"), NotLeaderError)
 
     def test_the_reads_of_a_turn_share_a_round(self, tmp_path: Path) -> None:
         """Fifty reads of one turn cost one message a peer, and no sync."""
@@ -291,7 +349,7 @@ class ReadTests:
         servers = Servers()
         chief = servers.leader()
         bad, good = chief.read("fail"), chief.read("a")
-        assert failing(servers, bad, CommandFailedError).kind == "LookupError"
+        assert servers.failing(bad, CommandFailedError).kind == "LookupError"
         assert servers.result(good) is None
 
     def test_too_many_are_refused(self) -> None:
@@ -299,7 +357,7 @@ class ReadTests:
         servers = Servers(config={"limits": {"max_pending_requests": 3}})
         chief = servers.leader()
         waiting = [chief.read("a") for _ in range(4)]
-        failing(servers, waiting[3], OverloadedError)
+        servers.failing(waiting[3], OverloadedError)
         assert [servers.result(each) for each in waiting[:3]] == [None] * 3
         servers.result(chief.read("a"))
 
@@ -358,7 +416,7 @@ class AddressTests:
         servers.run(0.1)
         assert chief.status().membership == moved
         follower = servers.followers()[0]
-        error = failing(servers, follower.write(["set", "a", 1]), NotLeaderError)
+        error = servers.failing(follower.write(["set", "a", 1]), NotLeaderError)
         assert error.address == moved[chief.name]
 
 
@@ -392,14 +450,14 @@ class TransferTests:
         servers = Servers()
         chief = servers.leader()
         waiting = chief.transfer(target or chief.name)
-        assert words in str(failing(servers, waiting, InvalidChangeError))
+        assert words in str(servers.failing(waiting, InvalidChangeError))
 
     def test_only_the_leader_can(self) -> None:
         """A follower says who leads."""
         servers = Servers()
         servers.leader()
         servers.run(0.1)
-        failing(servers, servers.followers()[0].transfer(), NotLeaderError)
+        servers.failing(servers.followers()[0].transfer(), NotLeaderError)
 
     def test_a_dead_heir_changes_nothing(self) -> None:
         """The leader waits for an election timeout, then goes on."""
@@ -408,7 +466,7 @@ class TransferTests:
         servers.run(0.1)
         dead = servers.followers()[0].name
         servers.stop(dead)
-        error = failing(servers, chief.transfer(dead), TimedOutError)
+        error = servers.failing(chief.transfer(dead), TimedOutError)
         assert dead in str(error)
         assert servers.result(chief.write(["set", "a", 1])) is None
 
@@ -425,6 +483,24 @@ class TransferTests:
         assert servers.result(heir.write(["set", "a", 2])) == 1
         assert heir.status().term == term + 1
         assert servers.reactor.seconds() - before < 0.1
+
+    @pytest.mark.parametrize("lease", [False, True])
+    def test_a_leader_that_has_ended_is_replaced_at_once(
+        self, tmp_path: Path, *, lease: bool
+    ) -> None:
+        """Where the transport can tell; but pledges are kept, for a lease."""
+        servers = wiretapped(tmp_path, reads={"lease": lease})
+        chief, followers = servers.leader(), servers.followers()
+        servers.run(0.5)
+        silence(chief)
+        for server in followers:
+            server.gone(chief.name)
+        servers.run(0.15)
+        heirs = [each for each in followers if each.status().role == "leader"]
+        assert len(heirs) == (0 if lease else 1)
+        servers.run(0.3)
+        heirs = [each for each in followers if each.status().role == "leader"]
+        assert len(heirs) == 1
 
     def test_a_leader_whose_peers_are_gone_stops(self) -> None:
         """It steps down while it waits for its heir; the stop goes on all the same."""
@@ -446,7 +522,7 @@ class TransferTests:
         for server in servers.followers():
             servers.stop(server.name)
         servers.run(0.1)
-        failing(servers, chief.transfer(), TimedOutError)
+        servers.failing(chief.transfer(), TimedOutError)
 
     def test_a_leader_alone_stops_too(self) -> None:
         """With nobody to hand over to, a stop is a stop."""
@@ -467,7 +543,7 @@ class TransferTests:
         chief = servers.leader()
         heir = servers.followers()[0].name
         assert servers.result(chief.answer("transfer", heir.encode())) == heir.encode()
-        failing(servers, chief.answer("transfer", b"\xff"), InvalidCommandError)
+        servers.failing(chief.answer("transfer", b"\xff"), InvalidCommandError)
 
 
 class HeldBackReactor:
@@ -589,6 +665,36 @@ class RestartTests:
         assert servers.servers[name].status().last_applied == 52
 
 
+class TogetherTests:
+    """Messages that come together are dealt with together."""
+
+    def test_it_makes_no_difference(self, tmp_path: Path) -> None:
+        """Writes and reads go on through an election, and all have one state."""
+        Gatherer.sizes.clear()
+        network = {"network": f"together-{tmp_path}"}
+        transport = {"engine": GatheringTransport, "options": network}
+        servers = Servers(config={"transport": transport})
+        for turn in range(3):
+            chief = servers.leader()
+            waiting = []
+            for number in range(40):
+                waiting.append(chief.write(["set", f"{turn} {number}", number]))
+                waiting.append(chief.read(f"{turn} {number}"))
+                servers.run(0.001)
+            results = [servers.result(each) for each in waiting]
+            assert results[::2] == [None] * 40
+            for number, seen in enumerate(results[1::2]):
+                assert seen in {None, number}  # it was asked for beside the write
+            servers.result(chief.transfer())
+        servers.run(0.5)
+        one, *others = (server.status() for server in servers.servers.values())
+        assert {each.last_applied for each in others} == {one.last_applied}
+        chief = servers.leader()
+        read = [chief.read(f"{n // 40} {n % 40}") for n in range(120)]
+        assert [servers.result(each) for each in read] == [*range(40)] * 3
+        assert max(Gatherer.sizes) > 2
+
+
 class BrokenTests:
     """A bug of ours stops the server before it spreads."""
 
@@ -629,6 +735,48 @@ class BrokenTests:
             chief.deliver(AppendEntries("s9", term, 0, 0, 0, 0))
         assert any("refused a message" in event["log_format"] for event in logs)
         assert servers.result(chief.write(["set", "a", 1])) is None
+
+    @pytest.mark.parametrize("order", ["good bad", "bad good", "bad good bad"])
+    def test_a_bad_message_among_others_costs_none_of_them(self, order: str) -> None:
+        """Those before it and those behind it are dealt with as ever."""
+        servers = Servers()
+        term = servers.leader().status().term
+        follower = servers.followers()[0]
+        messages = {
+            "bad": AppendEntries(follower.name, term, 0, 0, 0, 0),
+            "good": AppendEntries("s9", term + 1, 0, 0, 0, 0),
+        }
+        with capturedLogs() as logs:
+            follower.deliver(*(messages[each] for each in order.split()))
+        refused = [each for each in logs if "refused a message" in each["log_format"]]
+        assert len(refused) == order.count("bad")
+        assert follower.status().term == term + 1
+        assert follower.status().leader == "s9"
+
+    def test_nothing_is_dealt_with_after_a_failure(self) -> None:
+        """A core that has failed once gets no more messages, nor do they raise."""
+        servers = Servers()
+        chief = servers.leader()
+        term = chief.status().term
+        follower = servers.followers()[0]
+        failures: list[Exception] = []
+        follower.on_failure = lambda _, error: failures.append(error)
+        assert follower._driver is not None
+        raft = follower._driver.raft
+        stepped: list[Any] = []
+
+        def broken(message: Any) -> None:
+            stepped.append(message)
+            raise ZeroDivisionError
+
+        raft.step = broken  # type: ignore[method-assign]
+        first = RequestVote("s2", term + 1, 0, 0)
+        with capturedLogs():
+            follower.deliver(first, RequestVote("s3", term + 1, 0, 0))
+            follower.deliver(RequestVote("s3", term + 1, 0, 0))
+        assert stepped == [first]
+        assert [type(error) for error in failures] == [ZeroDivisionError]
+        assert not follower.running
 
 
 class LostDataTests:
@@ -752,7 +900,7 @@ class FailureTests:
         failures: list[Exception] = []
         chief.on_failure = lambda _, error: failures.append(error)
         DiaryStorage.broken.add(chief.name)
-        failing(servers, chief.write(["set", "a", 1]), StorageError)
+        servers.failing(chief.write(["set", "a", 1]), StorageError)
         assert isinstance(failures[0], StorageError)
         assert not chief.running
         del servers.servers[chief.name]
@@ -764,7 +912,7 @@ class FailureTests:
         chief = servers.leader()
         servers.result(chief.write(["set", "a", 1]))
         DiaryStorage.broken.add(chief.name)
-        failing(servers, chief.write(["set", "a", 2]), StorageError)
+        servers.failing(chief.write(["set", "a", 2]), StorageError)
         DiaryStorage.broken.clear()
         chief.startService()
         servers.result(chief.when_started())
@@ -780,7 +928,7 @@ class FailureTests:
 
         servers = Servers(("s1",), machine=Hungry)
         chief = servers.leader()
-        failing(servers, chief.write(["set", "a", 1]), MemoryError)
+        servers.failing(chief.write(["set", "a", 1]), MemoryError)
         assert not chief.running
 
 
@@ -803,7 +951,7 @@ class BootstrapTests:
         servers = Servers()
         servers.leader()
         waiting = servers.servers["s1"].set_configuration({"s1": "s1"})
-        failing(servers, waiting, AlreadyConfiguredError)
+        servers.failing(waiting, AlreadyConfiguredError)
         assert set(servers.servers["s1"].status().membership) == set(servers.names)
 
     def test_a_crash_in_the_middle_does_no_harm(self, tmp_path: Path) -> None:
@@ -880,7 +1028,7 @@ class LogTests:
         """Who waits for a leader hears of the first; or that none came in time."""
         servers = Servers(founded=False)
         server = servers.servers["s1"]
-        failing(servers, server.when_leader_known(timeout=1), TimedOutError)
+        servers.failing(server.when_leader_known(timeout=1), TimedOutError)
         waiting = server.when_leader_known(timeout=5)
         server.set_configuration({name: name for name in servers.names})
         assert servers.result(waiting) == server.leader()
@@ -917,7 +1065,7 @@ class AnswerTests:
         chief = servers.leader()
         before = chief.status().last_applied
         answer = chief.answer("write", Register().encode(["set", "a", 1]))
-        error = failing(servers, answer, CommandFailedError)
+        error = servers.failing(answer, CommandFailedError)
         assert error.kind == "UnencodableResult"
         assert chief.status().last_applied == before + 1
 
@@ -929,7 +1077,7 @@ class AnswerTests:
         servers = Servers()
         chief = servers.leader()
         before = chief.status().last_index
-        failing(servers, chief.answer(method, payload), InvalidCommandError)
+        servers.failing(chief.answer(method, payload), InvalidCommandError)
         assert chief.status().last_index == before
 
 
@@ -947,7 +1095,7 @@ class WaiterTests:
             servers.run(0.1)
         call = getattr(server, method)
         waiting = [call() for _ in range(requests.MAX_WAITERS)]
-        failing(servers, call(), OverloadedError)
+        servers.failing(call(), OverloadedError)
         for each in waiting:
             each.addErrback(lambda _: None)
             each.cancel()

@@ -135,6 +135,13 @@ class PluginTests:
 class MakeServiceTests:
     """From options to services."""
 
+    @pytest.fixture(autouse=True)
+    def tuned(self, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+        """Spare this process the settings of a server's."""
+        calls: list[bool] = []
+        monkeypatch.setattr(service, "tune_interpreter", lambda: calls.append(True))
+        return calls
+
     def make(self, file: Path, *serve: str) -> Any:
         """Return what twistd would get."""
         options = Options()
@@ -144,9 +151,12 @@ class MakeServiceTests:
         options.parseOptions(arguments)
         return service.makeService(options)
 
-    def test_good(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_good(
+        self, file: Path, capsys: pytest.CaptureFixture[str], tuned: list[bool]
+    ) -> None:
         """One server is made for each served member; warnings are printed."""
         made = self.make(file)
+        assert tuned == [True]
         assert verifyObject(IService, made)
         assert [(type(each), each.name) for each in made] == [
             (RaftServer, "s1"),

@@ -23,6 +23,7 @@ from tests.support.storages import LastingStorage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from consensus.core.messages import Message
     from consensus.server import RaftServer
 
 _OFTEN = {"snapshots": {"every_entries": 10, "keep_entries": 3}}
@@ -60,21 +61,18 @@ def _dropped(name: str) -> tuple[int, int]:
     return next(base for path, base in bases if name in path.parts)
 
 
-def _network(servers: Servers) -> MemoryNetwork:
-    return MemoryNetwork.named(servers.mapping["transport"]["options"]["network"])
-
-
 def _cut_off_after(count: int, servers: Servers, server: RaftServer) -> list[int]:
-    """Cut *server* off when it gets chunk *count*; return the numbers of all."""
+    """Cut *server* off when it first gets chunk *count*; return all their numbers."""
     numbers: list[int] = []
     deliver = server.deliver
 
-    def watched(message: Any) -> None:
-        if isinstance(message, InstallSnapshot):
-            numbers.append(message.number)
-            if numbers[-1] == count:
-                _network(servers).down(server.name)
-        deliver(message)
+    def watched(*messages: Message) -> None:
+        for message in messages:
+            if isinstance(message, InstallSnapshot):
+                if message.number == count and count not in numbers:
+                    servers.network.down(server.name)
+                numbers.append(message.number)
+        deliver(*messages)
 
     server.deliver = watched  # type: ignore[method-assign]
     return numbers
@@ -315,7 +313,7 @@ class InstallTests:
         numbers = _cut_off_after(20, servers, server)
         servers.run(3)
         assert 20 <= max(numbers) < 20 + 16
-        _network(servers).up(absent.name)
+        servers.network.up(absent.name)
         servers.run(3)
         assert _state(server) == _state(servers.leader())
         assert numbers.count(0) == 1
@@ -336,7 +334,7 @@ class InstallTests:
         servers.run(1)
         assert server.status().snapshot_index == 0
         servers.stop(absent.name)
-        _network(servers).up(absent.name)
+        servers.network.up(absent.name)
         server = servers.start(absent.name)
         servers.run(3)
         assert _state(server) == _state(chief)

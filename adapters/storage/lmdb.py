@@ -1,8 +1,10 @@
 """
 Storage in an LMDB environment, ``raft.lmdb/``, with two named databases.
 
-``entries``
-    Index (8 bytes, big-endian, so that keys sort as indexes do) → the entry.
+``batches``
+    Index of the first entry (8 bytes, big-endian, so that keys sort as indexes
+    do) → a batch of entries, with its number before them.  Neighbours have
+    consecutive numbers (8 bytes), which shows if one is missing in between.
 ``state``
     ``hard_state`` → the hard state; ``extent`` → what was dropped, and where
     memberships stand.
@@ -19,8 +21,8 @@ well, because a map that is full can only grow between transactions, and the
 one that filled it has to be done again.
 
 A compaction moves the base and is done; entries below the base count no more.
-They are deleted bit by bit, with the next syncs, so that no append has to wait
-for a million of them.  LMDB uses their pages again.
+Batches with nothing else are deleted bit by bit, with the next syncs, so that
+no append has to wait for a million of them.  LMDB uses their pages again.
 """
 
 from __future__ import annotations
@@ -30,32 +32,32 @@ import shutil
 import struct
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lmdb
 
-from adapters.storage import records
-from adapters.storage.records import FORMAT, REMEDY, Extent, sync_file
+from adapters.storage import engine, records
+from adapters.storage.engine import FORMAT_FILE, EngineStorage
+from adapters.storage.records import REMEDY, Extent, sync_file
 from consensus.core.values import HardState
-from consensus.errors import DiskFullError, Finding, StorageError
+from consensus.errors import DiskFullError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
-    from adapters.storage.records import Record
     from consensus.core.values import Entry, LogIndex, Term
+    from consensus.errors import Finding
 
 _DIRECTORY = "raft.lmdb"
 _DRAFT = "raft.lmdb.new"
 _MIB = 1024 * 1024
 
-#: How many dropped entries a sync deletes; more when it has added more.
-_SWEEP = 1000
+#: How many dropped batches a sync deletes; more when it has added more.
+_SWEEP = 50
 
-_FORMAT_FILE = "FORMAT"
 _DATA_FILE = "data.mdb"
-_ENTRIES = b"entries"
+_BATCHES = b"batches"
 _STATE = b"state"
 _HARD_STATE_KEY = b"hard_state"
 _EXTENT_KEY = b"extent"
@@ -84,54 +86,46 @@ class LMDBOptions:
     map_mib: int = 1024
 
 
-class LMDBStorage(records.RecordStorage):
+class LMDBStorage(EngineStorage[lmdb.Environment]):
     """A log in an LMDB environment; see the module for its format."""
 
     Options = LMDBOptions
+    name = _DIRECTORY
+    driver_errors = (lmdb.Error, OverflowError)
 
     def __init__(self, options: Any = None) -> None:
         """Keep *options*; the environment is opened by :meth:`open`."""
         super().__init__(options)
-        self._environment: lmdb.Environment | None = None
         self._transaction: lmdb.Transaction | None = None
         self._unsynced: list[Callable[[lmdb.Transaction], None]] = []
-        self._path = Path(_DIRECTORY)
-        #: How many entries were added since the last sync.
+        #: How many batches were added since the last sync.
         self._added = 0
-        #: Whether entries below the base may be left.
+        #: Whether batches with nothing above the base may be left.
         self._has_dropped = False
 
     @classmethod
     def check(cls, options: LMDBOptions, directory: Path) -> Iterable[Finding]:
         """Look at the options and at which files are there."""
         if not 1 <= options.map_mib <= _MOST_MAP_MIB:
-            yield Finding(
-                "storage.E105",
-                f"map_mib is {options.map_mib}",
-                f"write 1 or more, up to {_MOST_MAP_MIB}",
-                "storage.options.map_mib",
-            )
+            hint = f"write 1 or more, up to {_MOST_MAP_MIB}"
+            yield engine.bad_option("map_mib", options.map_mib, hint)
         yield from _look_at_files(directory / _DIRECTORY)
 
     def open(self, directory: Path) -> None:
         """Open the environment, or make it, and sync what is found."""
         self._path = directory / _DIRECTORY
-        for finding in _look_at_files(self._path):
-            raise StorageError(str(finding))
-        with _driver_errors(self._path, "open"):
+        engine.refuse(_look_at_files(self._path))
+        with self._reporting("open"):
             if not self._path.exists():
                 _make_environment(self._path)
             sync_file(directory)
-            self._environment = _open(self._path, self.options.map_mib * _MIB)
-        try:
-            with self._using("open") as environment:
-                self._prepare(environment)
-            # What a vote or an election needs first has to be there.
-            self.hard_state()
-            self.term(self._extent.last_index)
-        except BaseException:
-            self.close()
-            raise
+            environment = _open(self._path, self.options.map_mib * _MIB)
+        self._begin(environment)
+
+    @staticmethod
+    def is_full(error: BaseException) -> bool:
+        """Look at the class."""
+        return isinstance(error, lmdb.DiskError)
 
     def hard_state(self) -> HardState:
         """Return what stands under ``hard_state``."""
@@ -151,26 +145,24 @@ class LMDBStorage(records.RecordStorage):
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Put *entries* after deleting what they replace."""
-        with _driver_errors(self._path, "append"):
+        with self._reporting("append"):
             self._extent.check_append(entries)
-            items = [(_key(e.index), records.pack_entry(e)) for e in entries]
+            batches = records.pack_batches(entries)
         old, new = self._extent, self._extent.appended(entries)
-        replaced = range(entries[0].index, old.last_index + 1)
+        first = entries[0].index
 
+        # It may be done once more, when the caller's list is another.
         def put(transaction: lmdb.Transaction) -> None:
-            for index in replaced:
-                transaction.delete(_key(index), db=self._entries)
-            # At the end of the database, where LMDB fills each page.
-            _, added = transaction.cursor(self._entries).putmulti(items, append=True)
-            # LMDB leaves out, and says nothing, what is not behind the last key.
-            if added < len(items):
-                raise lmdb.KeyExistsError("there are keys behind the last entry")
+            cursor = transaction.cursor(self._batches)
+            if first <= old.last_index:
+                self._cut(cursor, first)
+            _put(cursor, batches)
             if not new.has_same_record(old):
                 transaction.put(_EXTENT_KEY, new.pack(), db=self._state)
 
         self._write("append", put)
         self._extent = new
-        self._added += len(entries)
+        self._added += len(batches)
 
     def entries(
         self, first: LogIndex, last: LogIndex, max_bytes: int
@@ -178,24 +170,48 @@ class LMDBStorage(records.RecordStorage):
         """Read values until *max_bytes* are full, checking each."""
         self._extent.check_range(first, last)
         with self._reading(f"read entries {first} to {last}") as transaction:
-            found = _stored(transaction.cursor(self._entries), first, last)
-            return records.checked(self._path, found, first, last, max_bytes)
+            found = self._stored(transaction.cursor(self._batches), first)
+            return records.gather(self._path, found, first, last, max_bytes)
 
     def compact(self, index: LogIndex, term: Term) -> None:
-        """Move the base; delete entries above it only if they go as well."""
+        """Move the base; delete what is above it only if that goes as well."""
         if index < self._extent.first_index:
             return
         old, new = self._extent, self._compacted(index, term)
-        gone = range(new.last_index + 1, old.last_index + 1)
 
         def move(transaction: lmdb.Transaction) -> None:
-            for each in gone:
-                transaction.delete(_key(each), db=self._entries)
+            if new.last_index < old.last_index:
+                self._cut(transaction.cursor(self._batches), new.first_index)
             transaction.put(_EXTENT_KEY, new.pack(), db=self._state)
 
         self._write("compact", move)
         self._extent = new
         self._has_dropped = True
+
+    def _cut(self, cursor: lmdb.Cursor, first: LogIndex) -> None:
+        """Delete all entries from *first* on; a batch keeps those before it."""
+        while cursor.last():
+            (start,) = _NUMBER.unpack(cursor.key())
+            if start < first:
+                entries = self._opened(start, cursor.value())
+                kept = entries[: first - start]
+                if len(kept) == len(entries):
+                    return
+            cursor.delete()
+            if start < first:
+                _put(cursor, records.pack_batches(kept))
+                return
+
+    def _stored(self, cursor: lmdb.Cursor, first: LogIndex) -> Iterator[list[Entry]]:
+        """Yield the batches from the one on that *first* is in."""
+        start = _find(cursor, first)
+        while cursor.set_key(_key(start)):
+            entries = self._opened(start, cursor.value())
+            yield entries
+            start = entries[-1].index + 1
+
+    def _opened(self, first: LogIndex, value: bytes | memoryview) -> list[Entry]:
+        return records.open_batch(self._path, first, bytes(value), _NUMBER.size)
 
     def sync(self) -> None:
         """
@@ -222,23 +238,20 @@ class LMDBStorage(records.RecordStorage):
             self._added = 0
 
     def _commit(self, transaction: lmdb.Transaction) -> None:
-        """Delete some entries below the base, more than were added; commit."""
+        """Delete some batches below the base, more than were added; commit."""
         has_dropped = self._has_dropped
         if has_dropped:
             most = max(_SWEEP, 2 * self._added)
-            has_dropped = self._sweep(transaction.cursor(self._entries), most)
+            has_dropped = self._sweep(transaction.cursor(self._batches), most)
         transaction.commit()
         self._has_dropped = has_dropped
 
     def _sweep(self, cursor: lmdb.Cursor, most: int) -> bool:
-        """Delete *most* entries below the base; return whether some may be left."""
+        """Delete *most* batches below the base; return whether some may be left."""
+        floor = _find(cursor, self._extent.first_index)
         for _ in range(most):
             # Not next(): where a page is damaged, that kills the process.
-            if not cursor.first():
-                return False
-            index: int
-            (index,) = _NUMBER.unpack(cursor.key())
-            if index > self._extent.base_index:
+            if not cursor.first() or _NUMBER.unpack(cursor.key())[0] >= floor:
                 return False
             cursor.delete()
         return True
@@ -246,17 +259,9 @@ class LMDBStorage(records.RecordStorage):
     def close(self) -> None:
         """Close the environment, which undoes what is not committed."""
         self._forget()
-        environment, self._environment = self._environment, None
+        environment, self._driver = self._driver, None
         if environment is not None:
             environment.close()
-
-    @contextmanager
-    def _using(self, doing: str) -> Iterator[lmdb.Environment]:
-        if self._environment is None:
-            message = f"{self._path}: cannot {doing}: it is not open"
-            raise StorageError(message)
-        with _driver_errors(self._path, doing):
-            yield self._environment
 
     @contextmanager
     def _reading(self, doing: str) -> Iterator[lmdb.Transaction]:
@@ -303,7 +308,8 @@ class LMDBStorage(records.RecordStorage):
     def _begun(self, environment: lmdb.Environment) -> lmdb.Transaction:
         """Return the open transaction; a new one repeats what is not synced."""
         if self._transaction is None:
-            self._transaction = environment.begin(write=True)
+            # Values are views, so that to look at one copies nothing.
+            self._transaction = environment.begin(write=True, buffers=True)
             for step in self._unsynced:
                 step(self._transaction)
         return self._transaction
@@ -342,45 +348,36 @@ class LMDBStorage(records.RecordStorage):
         environment.sync(True)  # noqa: FBT003 - no keyword in py-lmdb 2
         # A program that looked into the log and was killed keeps its pages.
         environment.reader_check()
-        self._entries = environment.open_db(_ENTRIES, create=False)
+        self._batches = environment.open_db(_BATCHES, create=False)
         self._state = environment.open_db(_STATE, create=False)
         self._extent = self._synced = self._find_extent(environment)
 
     def _find_extent(self, environment: lmdb.Environment) -> Extent:
-        with environment.begin(self._entries) as transaction:
+        with environment.begin(self._batches) as transaction:
             value = transaction.get(_EXTENT_KEY, db=self._state)
-            extent = Extent.unpack(self._path, None if value is None else bytes(value))
-            count: int = transaction.stat(self._entries)["entries"]
+            extent = Extent.unpack(self._path, value)
+            count: int = transaction.stat(self._batches)["entries"]
             cursor = transaction.cursor()
             if not cursor.first():
                 return extent
-            oldest: int = _NUMBER.unpack(cursor.key())[0]
+            oldest, number, _ = self._found(cursor)
             cursor.last()
-            last: int = _NUMBER.unpack(cursor.key())[0]
-        if count != last - oldest + 1:
+            _, last_number, last = self._found(cursor)
+        if count != last_number - number + 1:
             message = (
-                f"{self._path}: {count} of the entries {oldest} to {last} are there;"
-                f" {REMEDY}"
+                f"{self._path}: {count} of the batches with entries {oldest} to {last}"
+                f" are there, not {last_number - number + 1}; {REMEDY}"
             )
             raise StorageError(message)
         self._has_dropped = oldest <= extent.base_index
-        if last <= extent.base_index:
-            return extent
-        if oldest > extent.first_index:
-            raise StorageError(records.missing_entry(self._path, extent.first_index))
-        return replace(extent, last_index=last)
+        return replace(extent, last_index=max(last, extent.base_index))
 
-
-@contextmanager
-def _driver_errors(path: Path, doing: str) -> Iterator[None]:
-    """Turn what LMDB, the system and a number too large raise into ours."""
-    try:
-        yield
-    except (lmdb.Error, OSError, OverflowError, struct.error) as error:
-        message = f"{path}: cannot {doing}: {error}"
-        if isinstance(error, lmdb.DiskError):
-            raise DiskFullError(message) from error
-        raise StorageError(message) from error
+    def _found(self, cursor: lmdb.Cursor) -> tuple[LogIndex, int, LogIndex]:
+        """Return where the batch at *cursor* begins, its number and where it ends."""
+        first: int
+        (first,) = _NUMBER.unpack(cursor.key())
+        end = self._opened(first, cursor.value())[-1].index
+        return first, _number(cursor), end
 
 
 def _open(path: Path, map_bytes: int) -> lmdb.Environment:
@@ -411,13 +408,12 @@ def _make_environment(path: Path) -> None:
         closing(_open(draft, _MIB)) as environment,
         environment.begin(write=True) as transaction,
     ):
-        environment.open_db(_ENTRIES, txn=transaction)
+        environment.open_db(_BATCHES, txn=transaction)
         state = environment.open_db(_STATE, txn=transaction)
         transaction.put(_EXTENT_KEY, Extent().pack(), db=state)
         hard_state = records.pack_hard_state(HardState())
         transaction.put(_HARD_STATE_KEY, hard_state, db=state)
-    (draft / _FORMAT_FILE).write_text(f"{FORMAT}\n")
-    sync_file(draft / _FORMAT_FILE)
+    engine.write_format(draft / FORMAT_FILE)
     sync_file(draft)
     draft.rename(path)
 
@@ -435,12 +431,35 @@ def _lengthen(file: Path, environment: lmdb.Environment) -> None:
         os.truncate(file, size)
 
 
-def _stored(cursor: lmdb.Cursor, first: LogIndex, last: LogIndex) -> Iterator[Record]:
-    for index in range(first, last + 1):
-        # Not next(): where a page is damaged, that kills the process.
-        if not cursor.set_key(_key(index)):
-            return
-        yield records.split_entry(index, bytes(cursor.value()))
+def _find(cursor: lmdb.Cursor, index: LogIndex) -> LogIndex:
+    """Return where the batch begins that *index* is in; *index* if in none."""
+    # LMDB's own way to the nearest key kills the process where a page is
+    # damaged, as next() does.
+    for start in range(index, max(index - records.MOST_ENTRIES, 0), -1):
+        if cursor.set_key(_key(start)):
+            return start
+    return index
+
+
+def _put(cursor: lmdb.Cursor, batches: Iterable[tuple[Sequence[Entry], bytes]]) -> None:
+    """Put *batches* behind the last key, where LMDB fills each page."""
+    start = _number(cursor) + 1 if cursor.last() else 1
+    items = []
+    for number, (entries, packed) in enumerate(batches, start):
+        first = entries[0].index
+        record = records.seal_batch(first, _NUMBER.pack(number) + packed)
+        items.append((_key(first), record))
+    _, added = cursor.putmulti(items, append=True)
+    # LMDB leaves out, and says nothing, what is not behind the last key.
+    if added < len(items):
+        raise lmdb.KeyExistsError("there are keys behind the last entry")
+
+
+def _number(cursor: lmdb.Cursor) -> int:
+    """Return the number of the batch that *cursor* is at."""
+    number: int
+    (number,) = _NUMBER.unpack_from(cursor.value(), records.CRC_SIZE)
+    return number
 
 
 def _look_at_files(path: Path) -> Iterator[Finding]:
@@ -449,38 +468,18 @@ def _look_at_files(path: Path) -> Iterator[Finding]:
 
     LMDB is not asked: it would make files, and take an empty one for new.
     """
-    try:
-        names = {file.name for file in path.iterdir()}
-        version = _content(path / _FORMAT_FILE, names).strip().decode()
-        header = _content(path / _DATA_FILE, names)
-    except FileNotFoundError:
-        return
-    except (OSError, UnicodeError) as error:
-        yield _refusal("storage.E101", f"{path} cannot be read: {error}", REMEDY)
-        return
-    if _FORMAT_FILE not in names:
-        yield _refusal(
-            "storage.E102",
-            f"{path} has no {_FORMAT_FILE}: it belongs to another program",
-            "give the server a data directory of its own",
-        )
-    elif findings := list(records.look_at_format(path, version)):
+    if findings := list(engine.look_at_directory(path)):
         yield from findings
-    elif _DATA_FILE not in names:
-        message = f"{path}/{_DATA_FILE} is gone, but {_FORMAT_FILE} is still there"
-        yield _refusal("storage.E104", message, REMEDY)
-    elif len(header) < _MAGIC.size or _MAGIC.unpack(header) != (_MAGIC_NUMBER,):
-        message = f"{path}/{_DATA_FILE} is not an LMDB database"
-        yield _refusal("storage.E101", message, REMEDY)
-
-
-def _content(file: Path, names: Collection[str]) -> bytes:
-    """Return how *file* begins, or nothing if it is not among *names*."""
-    if file.name not in names:
-        return b""
-    with file.open("rb") as opened:
-        return opened.read(_MAGIC.size)
-
-
-def _refusal(identifier: str, message: str, hint: str) -> Finding:
-    return Finding(identifier, message, hint, "data_dir")
+        return
+    try:
+        with (path / _DATA_FILE).open("rb") as file:
+            header = file.read(_MAGIC.size)
+    except FileNotFoundError:
+        if path.exists():
+            message = f"{path}/{_DATA_FILE} is gone, but {FORMAT_FILE} is still there"
+            yield engine.lost(message)
+    except OSError as error:
+        yield engine.unreadable(f"{path} cannot be read: {error}")
+    else:
+        if len(header) < _MAGIC.size or _MAGIC.unpack(header) != (_MAGIC_NUMBER,):
+            yield engine.unreadable(f"{path}/{_DATA_FILE} is not an LMDB database")

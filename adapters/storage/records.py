@@ -6,29 +6,31 @@ says, how its CRC-32C covers that, which appends follow a log and what a
 compaction leaves of it, is the same for all of them.  An adapter of yours may
 use this module, too.
 
-Numbers are big-endian: 8 bytes for an index or a term, 4 for a CRC-32C, 1 for
-a kind.  There are three kinds of records:
+There are three kinds of records; numbers are big-endian:
 
-an entry
-    CRC-32C, term, kind, command.  The index, which is the record's key, counts
-    in the CRC-32C, so that an entry in another's place is noticed.
+a batch
+    CRC-32C, then entries as :mod:`consensus.entries` packs them.  An append is
+    a batch, or some if it is very large.  The index of its first entry, which
+    is the record's key, counts in the CRC-32C (8 bytes, before the rest), so
+    that a batch in another's place is noticed.
 the hard state
-    CRC-32C, term and, after a 1 if there is one, the vote.
+    CRC-32C, term (8 bytes) and, after a 1 if there is one, the vote.
 the extent
     CRC-32C, index and term of the last dropped entry, and the index of each
-    membership in the log.
+    membership in the log (8 bytes each).
 """
 
 from __future__ import annotations
 
-import os
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crc32c import crc32c
 
-from consensus.core.values import Entry, EntryKind, HardState
+from consensus.core.values import EntryKind, HardState
+from consensus.durable import sync_path
+from consensus.entries import pack_entries, unpack_entries
 from consensus.errors import CompactedError, Finding, StorageError
 from consensus.interfaces import Storage
 
@@ -36,61 +38,118 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from consensus.core.values import LogIndex, ServerId, Term
+    from consensus.core.values import Entry, LogIndex, ServerId, Term
 
 #: The format that all our engines write.
-FORMAT = 2
+FORMAT = 3
+
+#: Makes a file or a directory durable.
+sync_file = sync_path
 
 #: What an operator can do about damage.
 REMEDY = "check the disk, then replace this server: its copy cannot be trusted"
 
-#: An entry as it was read: index, CRC-32C, term, kind, command.
-Record = tuple["LogIndex", int, "Term", int, bytes]
+#: No batch has more entries, so that to read one of them is never much work.
+MOST_ENTRIES = 4096
 
-_NO_CRC = -1
-_PRE_RELEASE = 1
+#: No batch has more bytes of commands, unless it has a single entry.
+MOST_BYTES = 1 << 20
 
-_HEAD = struct.Struct(">IqB")
+_MEMBERSHIP = int(EntryKind.MEMBERSHIP)
+_PRE_RELEASES = ("1", "2")
+
 _CRC = struct.Struct(">I")
 _TERM = struct.Struct(">q")
 _BASE = struct.Struct(">qq")
-_pack_head = _HEAD.pack
-_pack_summed = struct.Struct(">qqB").pack
+#: How many bytes of a record are its CRC-32C; they come first.
+CRC_SIZE = _CRC.size
+
+_pack_index = struct.Struct(">q").pack
 
 
-# --- entries --------------------------------------------------------------------
+# --- batches --------------------------------------------------------------------
 
 
-def entry_crc(index: LogIndex, term: Term, kind: int, command: bytes) -> int:
-    """Return the CRC-32C of index, term (8 bytes each), kind (1) and command."""
-    # Large commands, too, are summed up with the interpreter's lock held:
-    # to get it back from a busy reactor takes longer than the sum.
-    return crc32c(command, crc32c(_pack_summed(index, term, kind), 0, 0), 0)
-
-
-def pack_entry(entry: Entry) -> bytes:
+def pack_batches(entries: Sequence[Entry]) -> list[tuple[Sequence[Entry], bytes]]:
     """
-    Return *entry* as a record.
+    Return the batches that *entries* make, each with its packed form.
+
+    They are copies: the caller may do with its list what it likes.
 
     Raises:
+        ValueError: An entry has an unknown kind or an impossible term.
         struct.error: A number is too large.
     """
-    term, kind, command = entry.term, entry.kind, entry.command
-    crc = entry_crc(entry.index, term, kind, command)
-    return _pack_head(crc, term, kind) + command
+    size = sum([len(entry.command) for entry in entries])
+    if size <= MOST_BYTES and len(entries) <= MOST_ENTRIES:
+        return [(entries[:], pack_entries(entries))]
+    return [(batch, pack_entries(batch)) for batch in _split(entries)]
 
 
-def split_entry(index: LogIndex, value: bytes) -> Record:
-    """Take apart the record of the entry at *index*; check nothing yet."""
-    if len(value) < _HEAD.size:
-        return index, _NO_CRC, 0, 0, value
-    crc, term, kind = _HEAD.unpack_from(value)
-    return index, crc, term, kind, value[_HEAD.size :]
+def _split(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    start = size = 0
+    for position, entry in enumerate(entries):
+        size += len(entry.command)
+        if position > start and (size > MOST_BYTES or position - start == MOST_ENTRIES):
+            yield entries[start:position]
+            start, size = position, len(entry.command)
+    yield entries[start:]
 
 
-def checked(
+def batch_crc(first: LogIndex, body: bytes | memoryview) -> int:
+    """Return the CRC-32C of *first* (8 bytes) and *body*."""
+    # Large batches, too, are summed up with the interpreter's lock held:
+    # to get it back from a busy reactor takes longer than the sum.
+    return crc32c(body, crc32c(_pack_index(first), 0, 0), 0)
+
+
+def seal_batch(first: LogIndex, body: bytes) -> bytes:
+    """Return the record of the batch that begins at *first*: CRC-32C and *body*."""
+    return _CRC.pack(batch_crc(first, body)) + body
+
+
+def open_batch(
+    place: object, first: LogIndex, record: bytes, start: int = 0
+) -> list[Entry]:
+    """
+    Return the entries of what :func:`seal_batch` returned.
+
+    Args:
+        place: The file, for complaints.
+        first: Under which index it was found.
+        record: It.
+        start: Where in the body the packed entries begin.
+
+    Raises:
+        StorageError: It is damaged, or another's.
+    """
+    body = memoryview(record)[_CRC.size :]
+    if record[: _CRC.size] != _CRC.pack(batch_crc(first, body)):
+        raise StorageError(damaged_batch(place, first))
+    return unpack_batch(place, first, record, _CRC.size + start)
+
+
+def unpack_batch(
+    place: object, first: LogIndex, packed: bytes, start: int = 0
+) -> list[Entry]:
+    """
+    Return the entries that :func:`pack_batches` packed; one at least.
+
+    Raises:
+        StorageError: *packed*, from *start* on, is of another form.
+    """
+    try:
+        entries = unpack_entries(packed, first, start)
+    except ValueError as error:
+        raise StorageError(damaged_batch(place, first)) from error
+    if not entries:
+        raise StorageError(damaged_batch(place, first))
+    return entries
+
+
+def gather(
     place: object,
-    records: Iterable[Record],
+    batches: Iterable[Sequence[Entry]],
     first: LogIndex,
     last: LogIndex,
     max_bytes: int,
@@ -100,34 +159,43 @@ def checked(
 
     Args:
         place: The file, for complaints.
-        records: Consecutive, from *first* on.  No more are taken than needed.
+        batches: From the one on that *first* is in.  No more are taken than
+            needed.
         first: Included.
         last: Included.
         max_bytes: Of the commands; one entry comes back at least.
 
     Raises:
-        StorageError: One of them is damaged, or missing.
+        StorageError: One of them is missing, or there twice.
     """
     found: list[Entry] = []
-    expected = first
-    size = 0
-    for index, crc, term, kind, command in records:
-        if index != expected:
+    expected, room = first, max_bytes
+    for batch in batches:
+        start = batch[0].index
+        skipped = expected - start
+        if not 0 <= skipped < len(batch):
             break
-        try:
-            size += len(command)
-            is_intact = crc == entry_crc(index, term, kind, command)
-        except (TypeError, struct.error):
-            is_intact = False
-        if not is_intact:
-            raise StorageError(damaged_entry(place, index))
-        if found and size > max_bytes:
+        if found and skipped:
+            raise StorageError(damaged_batch(place, start))
+        chosen = batch[skipped : last - start + 1]
+        room -= sum([len(entry.command) for entry in chosen])
+        if room < 0:
+            return _fitting([*found, *chosen], max_bytes)
+        found += chosen
+        expected += len(chosen)
+        if expected > last:
             return found
-        found.append(Entry(index, term, kind, command))
-        if index == last:
-            return found
-        expected += 1
     raise StorageError(missing_entry(place, expected))
+
+
+def _fitting(entries: Sequence[Entry], max_bytes: int) -> list[Entry]:
+    """Return those of *entries* that *max_bytes* hold, and the first."""
+    room = max_bytes
+    for count, entry in enumerate(entries):
+        room -= len(entry.command)
+        if room < 0:
+            return list(entries[: max(count, 1)])
+    return list(entries)
 
 
 # --- the hard state ---------------------------------------------------------------
@@ -249,9 +317,12 @@ class Extent:
             if first <= self.base_index:
                 message = f"entry {first} has been dropped, up to {self.base_index}"
             raise StorageError(message)
-        for expected, entry in enumerate(entries, first):
-            if entry.index != expected:
-                message = f"entry {entry.index} stands in the place of {expected}"
+        indexes = [entry.index for entry in entries]
+        if indexes == list(range(first, first + len(indexes))):
+            return
+        for expected, index in enumerate(indexes, first):
+            if index != expected:
+                message = f"entry {index} stands in the place of {expected}"
                 raise StorageError(message)
 
     def check_range(self, first: LogIndex, last: LogIndex) -> None:
@@ -274,10 +345,11 @@ class Extent:
         memberships = self.memberships
         if memberships and memberships[-1] >= first:
             memberships = tuple(index for index in memberships if index < first)
-        added = [e.index for e in entries if e.kind == EntryKind.MEMBERSHIP]
-        if added:
+        if _MEMBERSHIP in [entry.kind for entry in entries]:
+            added = [e.index for e in entries if e.kind == _MEMBERSHIP]
             memberships = (*memberships, *added)
-        return replace(self, last_index=entries[-1].index, memberships=memberships)
+        last = entries[-1].index
+        return Extent(self.base_index, self.base_term, last, memberships)
 
     def compacted(self, index: LogIndex, term: Term, *, keeps: bool) -> Extent:
         """
@@ -348,6 +420,18 @@ class RecordStorage(Storage):
         """Return what is kept in memory, and has a record on the disk."""
         return self._extent.memberships
 
+    def _check_ends(self) -> None:
+        """
+        See that what a vote or an election needs first is there.
+
+        Raises:
+            StorageError: It is damaged or missing.
+        """
+        self.hard_state()
+        if self._extent.first_index <= self._extent.last_index:
+            self.term(self._extent.first_index)
+        self.term(self._extent.last_index)
+
     def _compacted(self, index: LogIndex, term: Term) -> Extent:
         """Return what a compaction up to *index*, not yet dropped, leaves."""
         keeps = index <= self._extent.last_index and self.term(index) == term
@@ -360,6 +444,11 @@ class RecordStorage(Storage):
 def damaged_entry(place: object, index: LogIndex) -> str:
     """Return what to say of an entry with another CRC-32C."""
     return f"{place}: entry {index} is damaged; {REMEDY}"
+
+
+def damaged_batch(place: object, first: LogIndex) -> str:
+    """Return what to say of a batch with another CRC-32C."""
+    return f"{place}: the batch of entries from {first} on is damaged; {REMEDY}"
 
 
 def missing_entry(place: object, index: LogIndex) -> str:
@@ -382,16 +471,7 @@ def look_at_format(path: Path, found: int | str) -> Iterator[Finding]:
     if str(found) == str(FORMAT):
         return
     hint = "run the release that wrote it"
-    if str(found) == str(_PRE_RELEASE):
+    if str(found) in _PRE_RELEASES:
         hint = "a pre-release wrote it: begin with an empty directory"
     message = f"{path} has format {found or '?'}; this release reads {FORMAT}"
     yield Finding("storage.E103", message, hint, "data_dir")
-
-
-def sync_file(path: Path) -> None:
-    """Make the content of *path*, a file or a directory, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,8 +1,9 @@
 """
-Storage in a RocksDB database, ``raft.rocksdb/``: a key for each entry.
+Storage in a RocksDB database, ``raft.rocksdb/``: a key for each batch of entries.
 
-``e`` + index (8 bytes, big-endian, so that keys sort as indexes do)
-    The entry.
+``e`` + index of the first entry (8 bytes, big-endian, so that keys sort as
+indexes do)
+    A batch of entries.
 ``h``
     The hard state.
 ``x``
@@ -11,7 +12,7 @@ Storage in a RocksDB database, ``raft.rocksdb/``: a key for each entry.
 The values are the records of :mod:`~adapters.storage.records`; RocksDB's own
 checksums would not notice a whole value under the wrong key.  The file
 ``FORMAT`` beside RocksDB's own is the version of all this.  ``h`` and ``x``
-sort after the entries: before them, every table would overlap with every
+sort after the batches: before them, every table would overlap with every
 other, and RocksDB would rewrite the whole log again and again.
 
 What is written between two calls of :meth:`RocksDBStorage.sync` waits in
@@ -20,37 +21,39 @@ RocksDB's write-ahead log, and then syncs that log.  The two are apart because
 rocksdict holds the interpreter's lock in ``write``, but not in ``flush_wal``,
 and the sync is what takes long.
 
-A compaction is a range deletion, whatever its size.  RocksDB gives the space
-back when it next merges the tables that have the range.
+A compaction is a range deletion, whatever its size; the batch that the log then
+begins in stays whole.  RocksDB gives the space back when it next merges the
+tables that have the range.
 """
 
 from __future__ import annotations
 
 import struct
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, fields, replace
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_right
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import rocksdict
 
-from adapters.storage import records
-from adapters.storage.records import FORMAT, REMEDY, Extent, sync_file
+from adapters.storage import engine, records
+from adapters.storage.engine import FORMAT_FILE, EngineStorage
+from adapters.storage.records import Extent, sync_file
 from consensus.core.values import HardState
-from consensus.errors import DiskFullError, Finding, StorageError
+from consensus.durable import NEW
+from consensus.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
+    from pathlib import Path
 
-    from adapters.storage.records import Record
     from consensus.core.values import Entry, LogIndex, Term
+    from consensus.errors import Finding
 
 _DIRECTORY = "raft.rocksdb"
 _MIB = 1024 * 1024
 
-_FORMAT_FILE = "FORMAT"
-_FORMAT_DRAFT = "FORMAT.new"
 _HARD_STATE_KEY = b"h"
 _EXTENT_KEY = b"x"
 _LAST_POSSIBLE_INDEX = 2**63 - 1
@@ -93,53 +96,60 @@ class RocksDBOptions:
     cache_mib: int = 8
 
 
-class RocksDBStorage(records.RecordStorage):
+class _Batch(NamedTuple):
+    """Some entries, one at least, and their packed form."""
+
+    entries: Sequence[Entry]
+    packed: bytes
+
+    @property
+    def first(self) -> LogIndex:
+        return self.entries[0].index
+
+    @property
+    def last(self) -> LogIndex:
+        return self.entries[-1].index
+
+
+class RocksDBStorage(EngineStorage[rocksdict.Rdict]):
     """A log in a RocksDB database; see the module for its format."""
 
     Options = RocksDBOptions
+    name = _DIRECTORY
+    driver_errors = (Exception,)  # rocksdict has no narrower class
 
     def __init__(self, options: Any = None) -> None:
         """Keep *options*; the database is opened by :meth:`open`."""
         super().__init__(options)
-        self._database: rocksdict.Rdict | None = None
-        self._path = Path(_DIRECTORY)
         #: What is not synced: the end of the log, and the term and vote.
-        self._tail: list[Entry] = []
-        self._values: list[bytes] = []
+        self._tail: list[_Batch] = []
         self._new_hard_state: HardState | None = None
+        #: Where the first batch in the database begins.
+        self._oldest: LogIndex = 1
+        #: The next sync deletes the batches that begin below the one, and those
+        #: from the other on, which is at most where the tail begins.
+        self._front: LogIndex = 1
+        self._end: LogIndex = 1
 
     @classmethod
     def check(cls, options: RocksDBOptions, directory: Path) -> Iterable[Finding]:
         """Look at the options and at which files are there."""
-        for field in fields(options):
-            if getattr(options, field.name) < 1:
-                yield Finding(
-                    "storage.E105",
-                    f"{field.name} is {getattr(options, field.name)}",
-                    "write 1 or more",
-                    f"storage.options.{field.name}",
-                )
+        yield from engine.look_at_options(options)
         yield from _look_at_files(directory / _DIRECTORY)
 
     def open(self, directory: Path) -> None:
         """Open the database, or make it; RocksDB syncs what it recovers."""
         self._path = directory / _DIRECTORY
-        for finding in _look_at_files(self._path):
-            raise StorageError(str(finding))
-        with _driver_errors(self._path, "open"):
+        engine.refuse(_look_at_files(self._path))
+        with self._reporting("open"):
             _make_directory(self._path)
-            self._database = rocksdict.Rdict(
-                str(self._path), _database_options(self.options)
-            )
-        try:
-            self._forget()
-            self._extent = self._synced = self._find_extent()
-            # What a vote or an election needs first has to be there.
-            self.hard_state()
-            self.term(self._extent.last_index)
-        except BaseException:
-            self.close()
-            raise
+            database = rocksdict.Rdict(str(self._path), _database_options(self.options))
+        self._begin(database)
+
+    @staticmethod
+    def is_full(error: BaseException) -> bool:
+        """Look at what RocksDB cites."""
+        return _FULL in str(error)
 
     def hard_state(self) -> HardState:
         """Return what stands under ``h``."""
@@ -157,15 +167,30 @@ class RocksDBStorage(records.RecordStorage):
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Keep them for the sync, in the place of what they replace."""
-        with self._using("append"):
+        with self._using("append") as database:
             self._extent.check_append(entries)
-            values = [records.pack_entry(entry) for entry in entries]
-            if self._tail:
-                kept = max(entries[0].index - self._tail[0].index, 0)
-                del self._tail[kept:], self._values[kept:]
-            self._tail += entries
-            self._values += values
+            batches = [_Batch(*each) for each in records.pack_batches(entries)]
+            if entries[0].index <= self._extent.last_index:
+                self._cut(database, entries[0].index)
+            self._tail += batches
             self._extent = self._extent.appended(entries)
+
+    def _cut(self, database: rocksdict.Rdict, first: LogIndex) -> None:
+        """
+        Drop all entries from *first* on; a batch keeps those before it.
+
+        What a batch of the database keeps is the tail's, to be written again.
+        """
+        if first < self._end:
+            start, kept = _start_before(database, first), []
+            if start < first:
+                with closing(self._stored(database, first)) as stored:
+                    kept = _kept(next(stored), first)
+            self._end, self._tail = start, kept
+            return
+        while self._tail and self._tail[-1].last >= first:
+            entries = self._tail.pop().entries
+            self._tail += _kept(entries, first)
 
     def entries(
         self, first: LogIndex, last: LogIndex, max_bytes: int
@@ -173,34 +198,47 @@ class RocksDBStorage(records.RecordStorage):
         """Read values until *max_bytes* are full, checking each."""
         self._extent.check_range(first, last)
         with self._using(f"read entries {first} to {last}") as database:
-            begin = self._tail[0].index if self._tail else last + 1
-            found: list[Entry] = []
-            if first < begin:
-                stored = min(last, begin - 1)
-                with closing(_items(database, first, stored)) as items:
-                    found = records.checked(self._path, items, first, stored, max_bytes)
-                if found[-1].index < stored:
-                    return found
-            size = sum(len(entry.command) for entry in found)
-            for entry in self._tail[max(first - begin, 0) : max(last - begin + 1, 0)]:
-                size += len(entry.command)
-                if found and size > max_bytes:
-                    break
-                found.append(entry)
-            return found
+            found = self._batches(database, first)
+            with closing(found):
+                return records.gather(self._path, found, first, last, max_bytes)
+
+    def _batches(
+        self, database: rocksdict.Rdict, first: LogIndex
+    ) -> Generator[Sequence[Entry]]:
+        """Yield the batches from the one on that *first* is in."""
+        if first < self._end:
+            with closing(self._stored(database, first)) as stored:
+                yield from stored
+        start = bisect_right(self._tail, first, key=attrgetter("first"))
+        for batch in self._tail[max(start - 1, 0) :]:
+            yield batch.entries
+
+    def _stored(
+        self, database: rocksdict.Rdict, first: LogIndex
+    ) -> Generator[Sequence[Entry]]:
+        """Yield those in the database, from the one on that *first* is in."""
+        with closing(_items(database, first)) as items:
+            for start, value in items:
+                if start >= self._end:
+                    return
+                yield records.open_batch(self._path, start, value)
 
     def compact(self, index: LogIndex, term: Term) -> None:
         """Have the sync delete a range; only the base moves now."""
         if index < self._extent.first_index:
             return
         extent = self._compacted(index, term)
-        with self._using("compact"):
+        with self._using("compact") as database:
             extent.pack()
+            front, end, tail = self._front, self._end, self._tail
             if extent.last_index == index:
-                gone = len(self._tail)
+                end, tail = self._oldest, []
             else:
-                gone = sum(entry.index <= index for entry in self._tail)
-            del self._tail[:gone], self._values[:gone]
+                tail = [batch for batch in tail if batch.last > index]
+                front = end
+                if not tail or tail[0].first > extent.first_index:
+                    front = _start_before(database, extent.first_index)
+            self._front, self._end, self._tail = front, end, tail
             self._extent = extent
 
     def sync(self) -> None:
@@ -218,7 +256,7 @@ class RocksDBStorage(records.RecordStorage):
             try:
                 database.write(self._batch())
             except Exception as error:
-                if _is_full(error):
+                if self.is_full(error):
                     self._forget()
                 else:
                     self.close()
@@ -232,11 +270,15 @@ class RocksDBStorage(records.RecordStorage):
                 message = f"{self._path}: cannot sync: {error}"
                 raise StorageError(message) from error
             self._synced = self._extent
+            if self._front < self._end:
+                self._oldest = self._front
+            else:
+                self._oldest = self._tail[0].first if self._tail else self._next
             self._forget()
 
     def close(self) -> None:
         """Close the database; RocksDB moves what it has in memory to a table."""
-        database, self._database = self._database, None
+        database, self._driver = self._driver, None
         if database is not None:
             # What was synced is on the disk, whatever comes of this.
             with suppress(Exception):
@@ -251,73 +293,63 @@ class RocksDBStorage(records.RecordStorage):
 
     def _forget(self) -> None:
         """Have nothing wait for a sync."""
-        self._tail, self._values = [], []
+        self._tail = []
         self._new_hard_state = None
         self._extent = self._synced
+        self._front = self._oldest
+        self._end = self._next
+
+    @property
+    def _next(self) -> LogIndex:
+        """Return the index of the next entry."""
+        return self._extent.last_index + 1
 
     def _batch(self) -> rocksdict.WriteBatch:
         """Return what waits, as one batch: first what goes, then what comes."""
         batch = rocksdict.WriteBatch(raw_mode=True)
         old, new = self._synced, self._extent
-        if new.base_index > old.base_index:
-            batch.delete_range(_key(old.first_index), _key(new.first_index))
-        if new.last_index < old.last_index:
-            batch.delete_range(_key(new.last_index + 1), _key(old.last_index + 1))
-        for entry, value in zip(self._tail, self._values, strict=True):
-            batch.put(_key(entry.index), value)
+        if self._oldest < self._front:
+            batch.delete_range(_key(self._oldest), _key(self._front))
+        if self._end <= old.last_index:
+            batch.delete_range(_key(self._end), _key(old.last_index + 1))
+        for each in self._tail:
+            record = records.seal_batch(each.first, each.packed)
+            batch.put(_key(each.first), record)
         if self._new_hard_state is not None:
             batch.put(_HARD_STATE_KEY, records.pack_hard_state(self._new_hard_state))
         if not new.has_same_record(old):
             batch.put(_EXTENT_KEY, new.pack())
         return batch
 
-    @contextmanager
-    def _using(self, doing: str) -> Iterator[rocksdict.Rdict]:
-        if self._database is None:
-            message = f"{self._path}: cannot {doing}: it is not open"
-            raise StorageError(message)
-        with _driver_errors(self._path, doing):
-            yield self._database
-
-    def _find_extent(self) -> Extent:
-        with self._using("open") as database:
-            value = database.get(_EXTENT_KEY)
-            key = _last_key(database)
-            if value is None and key is None and _HARD_STATE_KEY not in database:
-                # New, or killed before this was done.
-                batch = rocksdict.WriteBatch(raw_mode=True)
-                batch.put(_HARD_STATE_KEY, records.pack_hard_state(HardState()))
-                batch.put(_EXTENT_KEY, Extent().pack())
-                database.write(batch)
-                database.flush_wal(sync=True)
-                return Extent()
-            extent = Extent.unpack(self._path, value)
-            if key is None:
-                return extent
-            index: int
-            _, index = _KEY.unpack(key)
-            if _key(extent.first_index) not in database:
-                missing = records.missing_entry(self._path, extent.first_index)
-                raise StorageError(missing)
-            return replace(extent, last_index=index)
+    def _prepare(self, database: rocksdict.Rdict) -> None:
+        """Set what is known of the log, as the last sync left it."""
+        value = database.get(_EXTENT_KEY)
+        last_key = _key_before(database, _LAST_POSSIBLE_INDEX)
+        if value is None and last_key is None and _HARD_STATE_KEY not in database:
+            # New, or killed before this was done.
+            batch = rocksdict.WriteBatch(raw_mode=True)
+            batch.put(_HARD_STATE_KEY, records.pack_hard_state(HardState()))
+            batch.put(_EXTENT_KEY, Extent().pack())
+            database.write(batch)
+            database.flush_wal(sync=True)
+            value = Extent().pack()
+        extent = Extent.unpack(self._path, value)
+        self._oldest = extent.first_index
+        if last_key is not None:
+            start = _index(last_key)
+            value = database.get(last_key)
+            last = records.open_batch(self._path, start, value or b"")
+            end = max(last[-1].index, extent.base_index)
+            extent = replace(extent, last_index=end)
+            self._oldest = _start_before(database, extent.first_index)
+        self._synced = extent
+        self._forget()
 
 
-@contextmanager
-def _driver_errors(path: Path, doing: str) -> Iterator[None]:
-    """Turn what RocksDB, the system and a number too large raise into ours."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except Exception as error:  # rocksdict has no narrower class
-        message = f"{path}: cannot {doing}: {error}"
-        if _is_full(error):
-            raise DiskFullError(message) from error
-        raise StorageError(message) from error
-
-
-def _is_full(error: Exception) -> bool:
-    return _FULL in str(error)
+def _kept(entries: Sequence[Entry], first: LogIndex) -> list[_Batch]:
+    """Return what is before *first* of the batch that has *entries*."""
+    kept = entries[: max(first - entries[0].index, 0)]
+    return [_Batch(*each) for each in records.pack_batches(kept)] if kept else []
 
 
 def _database_options(options: RocksDBOptions) -> rocksdict.Options:
@@ -346,23 +378,26 @@ def _database_options(options: RocksDBOptions) -> rocksdict.Options:
 
 
 def _items(
-    database: rocksdict.Rdict, first: LogIndex, last: LogIndex
-) -> Generator[Record]:
-    items = islice(database.items(from_key=_key(first)), last - first + 1)
-    try:
-        for expected, (key, value) in enumerate(items, first):
-            if key != _key(expected):
-                return
-            yield records.split_entry(expected, value)
-    finally:
-        del items
-
-
-def _last_key(database: rocksdict.Rdict) -> bytes | None:
+    database: rocksdict.Rdict, first: LogIndex
+) -> Generator[tuple[LogIndex, bytes]]:
+    """Yield index and value of the last key up to *first*, and of those after it."""
     place = database.iter()
     try:
-        place.seek_for_prev(_key(_LAST_POSSIBLE_INDEX))
+        place.seek_for_prev(_key(first))
+        while place.valid() and (key := place.key()) < _HARD_STATE_KEY:
+            yield _index(key), place.value()
+            place.next()
         # A block that cannot be read looks like the end, but for this.
+        place.status()
+    finally:
+        del place
+
+
+def _key_before(database: rocksdict.Rdict, index: LogIndex) -> bytes | None:
+    """Return the last key of a batch that begins at *index* or before."""
+    place = database.iter()
+    try:
+        place.seek_for_prev(_key(index))
         place.status()
         key: bytes | None = place.key()
         return key
@@ -370,14 +405,23 @@ def _last_key(database: rocksdict.Rdict) -> bytes | None:
         del place
 
 
+def _start_before(database: rocksdict.Rdict, index: LogIndex) -> LogIndex:
+    """Return where the batch begins that *index* is in; *index* if in none."""
+    key = _key_before(database, index)
+    return index if key is None else _index(key)
+
+
+def _index(key: bytes) -> LogIndex:
+    index: LogIndex
+    _, index = _KEY.unpack(key)
+    return index
+
+
 def _make_directory(path: Path) -> None:
     """Make *path* and its ``FORMAT``, durably, so that both are there or none."""
     path.mkdir(exist_ok=True)
-    if not (path / _FORMAT_FILE).exists():
-        draft = path / _FORMAT_DRAFT
-        draft.write_text(f"{FORMAT}\n")
-        sync_file(draft)
-        draft.replace(path / _FORMAT_FILE)
+    if not (path / FORMAT_FILE).exists():
+        engine.write_format(path / FORMAT_FILE)
     sync_file(path)
     sync_file(path.parent)
 
@@ -388,33 +432,11 @@ def _look_at_files(path: Path) -> Iterator[Finding]:
 
     RocksDB itself is not asked, because it cannot open without writing.
     """
-    try:
-        names = {file.name for file in path.iterdir()}
-        version = ""
-        if _FORMAT_FILE in names:
-            version = (path / _FORMAT_FILE).read_text().strip()
-    except FileNotFoundError:
-        return
-    except (OSError, UnicodeError) as error:
-        message = f"{path} cannot be read: {error}"
-        yield Finding("storage.E101", message, REMEDY, "data_dir")
-        return
-    if _FORMAT_FILE not in names:
-        if names - {_FORMAT_DRAFT}:
-            yield Finding(
-                "storage.E102",
-                f"{path} has no {_FORMAT_FILE}: it belongs to another program",
-                "give the server a data directory of its own",
-                "data_dir",
-            )
-    elif findings := list(records.look_at_format(path, version)):
+    if findings := list(engine.look_at_directory(path, {FORMAT_FILE + NEW})):
         yield from findings
-    elif "CURRENT" not in names and any(
-        name.endswith((".log", ".sst")) for name in names
-    ):
-        yield Finding(
-            "storage.E104",
-            f"{path}/CURRENT is gone, but tables or logs are still there",
-            REMEDY,
-            "data_dir",
-        )
+    elif path.exists():
+        names = {file.name for file in path.iterdir()}
+        tables = [name for name in names if name.endswith((".log", ".sst"))]
+        if tables and "CURRENT" not in names:
+            message = f"{path}/CURRENT is gone, but tables or logs are still there"
+            yield engine.lost(message)

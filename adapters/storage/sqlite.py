@@ -1,11 +1,13 @@
 """
-Storage in one SQLite file, ``raft.sqlite``: a row for each entry.
+Storage in one SQLite file, ``raft.sqlite``: a row for each batch of entries.
 
 The file is an ordinary database in WAL mode that ``sqlite-utils`` and
 Datasette can open, also while the server runs.  Its tables:
 
-``entries``
-    ``index`` (the primary key), ``term``, ``kind``, ``command``, ``crc``.
+``batches``
+    ``first`` (the primary key) and ``last`` index, ``term`` of the last entry,
+    ``crc``, and ``entries`` as :mod:`consensus.entries` packs them.  An append
+    is one row, or some if it is very large.
 ``hard_state``
     One row of ``id`` (always 1), ``term``, ``vote``, ``crc``.
 ``extent``
@@ -17,6 +19,8 @@ Datasette can open, also while the server runs.  Its tables:
     people.  The server reads the same number from the file's header, where
     it is SQLite's ``user_version``; the ``application_id`` there is "RAFT".
 
+The view ``log`` says of each batch how many entries and bytes it has.
+
 A ``crc`` is the CRC-32C of :mod:`~adapters.storage.records`.  SQLite itself
 checks only what is in its WAL, not what it has moved on to the database file.
 
@@ -24,9 +28,9 @@ Whatever is written between two calls of :meth:`SQLiteStorage.sync` is one
 transaction.  Its commit is the sync: with ``synchronous=FULL`` SQLite returns
 from it when the WAL is on the disk.
 
-A compaction moves the base and is done; rows below the base count no more.
-They are deleted bit by bit, with the next syncs, so that no append has to wait
-for a million of them.  SQLite uses their pages again.
+A compaction moves the base and is done; entries below the base count no more.
+Rows with nothing else are deleted bit by bit, with the next syncs, so that no
+append has to wait for a million of them.  SQLite uses their pages again.
 """
 
 from __future__ import annotations
@@ -35,21 +39,23 @@ import json
 import sqlite3
 import struct
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import sqlite_utils
 
-from adapters.storage import records
-from adapters.storage.records import FORMAT, REMEDY, Extent
+from adapters.storage import engine, records
+from adapters.storage.engine import EngineStorage
+from adapters.storage.records import FORMAT, Extent
 from consensus.core.values import HardState
-from consensus.errors import DiskFullError, Finding, StorageError
+from consensus.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from consensus.core.values import Entry, LogIndex, Term
+    from consensus.errors import Finding
 
 _FILE = "raft.sqlite"
 _APPLICATION_ID = int.from_bytes(b"RAFT")
@@ -57,7 +63,7 @@ _MIB = 1024 * 1024
 _FULL = 2
 
 #: How many dropped rows a sync deletes; more when it has inserted more.
-_SWEEP = 1000
+_SWEEP = 50
 
 #: What SQLite says when the disk is full, be it for the file or for the map
 #: of the WAL beside it.
@@ -67,7 +73,7 @@ _FULL_CODES = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 _LOCK_TIMEOUT_SECONDS = 5.0
 
 _SCHEMA: dict[str, dict[str, type]] = {
-    "entries": {"index": int, "term": int, "kind": int, "command": bytes, "crc": int},
+    "batches": {"first": int, "last": int, "term": int, "crc": int, "entries": bytes},
     "hard_state": {"id": int, "term": int, "vote": str, "crc": int},
     "extent": {
         "id": int,
@@ -80,18 +86,27 @@ _SCHEMA: dict[str, dict[str, type]] = {
     "meta": {"key": str, "value": int},
 }
 
-_INSERT = (
-    'INSERT INTO entries ("index", term, kind, command, crc) VALUES (?, ?, ?, ?, ?)'
+_VIEW = (
+    "CREATE VIEW log AS SELECT first, last, last - first + 1 AS count, term,"
+    " length(entries) AS bytes FROM batches"
 )
+_INSERT = "INSERT INTO batches (first, last, term, crc, entries) VALUES (?, ?, ?, ?, ?)"
+# From the batch on that the first entry is in.
 _SELECT = (
-    'SELECT "index", crc, term, kind, command FROM entries'
-    ' WHERE "index" BETWEEN ? AND ? ORDER BY "index"'
+    "SELECT first, last, term, crc, entries FROM batches WHERE first <= ?2 AND"
+    " first >= ifnull((SELECT max(first) FROM batches WHERE first <= ?1), ?1)"
+    " ORDER BY first"
 )
-_DELETE = 'DELETE FROM entries WHERE "index" >= ?'
-# One upper bound: of two, SQLite would use the first, and look at every row.
+_SELECT_BEFORE = (
+    "SELECT first, last, term, crc, entries FROM batches WHERE first < ?"
+    " ORDER BY first DESC LIMIT 1"
+)
+_DELETE = "DELETE FROM batches WHERE first >= ?"
+# Up to the batch that the first entry of the log is in, but not too many.
 _DELETE_DROPPED = (
-    'DELETE FROM entries WHERE "index" <='
-    ' min(?, (SELECT min("index") FROM entries) + ? - 1)'
+    "DELETE FROM batches WHERE first < min("
+    " ifnull((SELECT max(first) FROM batches WHERE first <= ?1), ?1),"
+    " ifnull((SELECT first FROM batches ORDER BY first LIMIT 1 OFFSET ?2), ?1))"
 )
 _LOAD = "SELECT term, vote, crc FROM hard_state"
 _SAVE = "INSERT OR REPLACE INTO hard_state (id, term, vote, crc) VALUES (1, ?, ?, ?)"
@@ -102,10 +117,7 @@ _SAVE_EXTENT = (
     " VALUES (1, ?, ?, ?, ?, ?)"
 )
 
-# Two subqueries, because min() beside max() would read the whole table.
-_BOUNDS = (
-    'SELECT (SELECT min("index") FROM entries), (SELECT max("index") FROM entries)'
-)
+_OLDEST = "SELECT min(first) FROM batches"
 
 # The parts of a SQLite file's header that say what it is: the magic, how often
 # the schema was changed, the user_version and the application_id.
@@ -125,56 +137,46 @@ class SQLiteOptions:
         cache_mib: How much of the database SQLite keeps in memory.
     """
 
-    checkpoint_mib: int = 4
+    checkpoint_mib: int = 16
     cache_mib: int = 8
 
 
-class SQLiteStorage(records.RecordStorage):
+class SQLiteStorage(EngineStorage[sqlite3.Connection]):
     """A log in a SQLite database; see the module for its format."""
 
     Options = SQLiteOptions
+    name = _FILE
+    driver_errors = (sqlite3.Error,)
 
     def __init__(self, options: Any = None) -> None:
         """Keep *options*; the file is opened by :meth:`open`, on its thread."""
         super().__init__(options)
-        self._connection: sqlite3.Connection | None = None
-        self._path = Path(_FILE)
         #: How many rows were inserted since the last sync.
         self._inserted = 0
-        #: Whether rows below the base may be left.
+        #: Whether rows with nothing above the base may be left.
         self._has_dropped = False
 
     @classmethod
     def check(cls, options: SQLiteOptions, directory: Path) -> Iterable[Finding]:
         """Look at the options and, without a lock, at the file."""
-        for field in fields(options):
-            if getattr(options, field.name) < 1:
-                yield Finding(
-                    "storage.E105",
-                    f"{field.name} is {getattr(options, field.name)}",
-                    "write 1 or more",
-                    f"storage.options.{field.name}",
-                )
+        yield from engine.look_at_options(options)
         yield from _look_at_file(directory / _FILE)
 
     def open(self, directory: Path) -> None:
         """Open the database, or make it; this thread is the connection's."""
         self._path = directory / _FILE
-        _refuse(_look_for_lost_file(self._path))
-        with _driver_errors(self._path, "open"):
+        engine.refuse(_look_for_lost_file(self._path))
+        with self._reporting("open"):
             _sync_wal(self._path)
-            self._connection = sqlite3.connect(
+            connection = sqlite3.connect(
                 self._path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None
             )
-        try:
-            with self._using("open") as connection:
-                self._prepare(connection)
-            # What a vote or an election needs first has to be there.
-            self.hard_state()
-            self.term(self._extent.last_index)
-        except BaseException:
-            self.close()
-            raise
+        self._begin(connection)
+
+    @staticmethod
+    def is_full(error: BaseException) -> bool:
+        """Look at SQLite's own code."""
+        return getattr(error, "sqlite_errorcode", None) in _FULL_CODES
 
     def hard_state(self) -> HardState:
         """Return the only row of ``hard_state``, which is there from the start."""
@@ -199,11 +201,12 @@ class SQLiteStorage(records.RecordStorage):
         extent = self._extent
         with self._writing("append") as connection:
             extent.check_append(entries)
+            rows = _rows(entries)
             if entries[0].index <= extent.last_index:
-                connection.execute(_DELETE, (entries[0].index,))
-            connection.executemany(_INSERT, _rows(entries))
+                self._cut(connection, entries[0].index)
+            connection.executemany(_INSERT, rows)
         self._extent = extent.appended(entries)
-        self._inserted += len(entries)
+        self._inserted += len(rows)
 
     def entries(
         self, first: LogIndex, last: LogIndex, max_bytes: int
@@ -214,16 +217,17 @@ class SQLiteStorage(records.RecordStorage):
             self._using(f"read entries {first} to {last}") as connection,
             closing(connection.execute(_SELECT, (first, last))) as rows,
         ):
-            return records.checked(self._path, rows, first, last, max_bytes)
+            batches = map(self._unpacked, rows)
+            return records.gather(self._path, batches, first, last, max_bytes)
 
     def compact(self, index: LogIndex, term: Term) -> None:
-        """Move the base; delete rows above it only if they go as well."""
+        """Move the base; delete what is above it only if that goes as well."""
         if index < self._extent.first_index:
             return
         extent = self._compacted(index, term)
         with self._writing("compact") as connection:
             if extent.last_index < self._extent.last_index:
-                connection.execute(_DELETE, (extent.first_index,))
+                self._cut(connection, extent.first_index)
             # Only to see that its numbers fit; the sync writes it.
             _save_extent(connection, extent)
         self._extent = extent
@@ -254,7 +258,7 @@ class SQLiteStorage(records.RecordStorage):
 
     def close(self) -> None:
         """Close the file, which undoes what is not committed."""
-        connection, self._connection = self._connection, None
+        connection, self._driver = self._driver, None
         if connection is not None:
             connection.close()
 
@@ -262,12 +266,36 @@ class SQLiteStorage(records.RecordStorage):
         """Delete some of the rows below the base: more than were inserted."""
         if self._has_dropped:
             most = max(_SWEEP, 2 * self._inserted)
-            limits = (self._extent.base_index, most)
+            limits = (self._extent.first_index, most)
             self._has_dropped = connection.execute(_DELETE_DROPPED, limits).rowcount > 0
+
+    def _cut(self, connection: sqlite3.Connection, first: LogIndex) -> None:
+        """Delete all entries from *first* on; a batch keeps those before it."""
+        connection.execute(_DELETE, (first,))
+        row = connection.execute(_SELECT_BEFORE, (first,)).fetchone()
+        if row is not None:
+            entries = self._unpacked(row)
+            kept = entries[: first - entries[0].index]
+            if len(kept) < len(entries):
+                connection.execute(_DELETE, (kept[0].index,))
+                connection.executemany(_INSERT, _rows(kept))
+
+    def _unpacked(self, row: tuple[int, int, int, int, bytes]) -> list[Entry]:
+        """Return the entries of *row*, checked."""
+        first, last, term, crc, packed = row
+        try:
+            is_intact = crc == records.batch_crc(first, packed)
+        except TypeError:
+            is_intact = False
+        if is_intact:
+            entries = records.unpack_batch(self._path, first, packed)
+            if (last, term) == (entries[-1].index, entries[-1].term):
+                return entries
+        raise StorageError(records.damaged_batch(self._path, first))
 
     def _gave_up(self, connection: sqlite3.Connection, error: BaseException) -> bool:
         """Undo all since the last sync if *error* says that the disk is full."""
-        if not _is_full(error):
+        if not self.is_full(error):
             return False
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -278,47 +306,32 @@ class SQLiteStorage(records.RecordStorage):
         return True
 
     @contextmanager
-    def _using(self, doing: str) -> Iterator[sqlite3.Connection]:
-        if self._connection is None:
-            message = f"{self._path}: cannot {doing}: it is not open"
-            raise StorageError(message)
-        with _driver_errors(self._path, doing):
-            yield self._connection
-
-    @contextmanager
     def _writing(self, doing: str) -> Iterator[sqlite3.Connection]:
         """Lend the connection in a transaction, for all of the body or none."""
         with self._using(doing) as connection:
-            if not connection.in_transaction:
-                connection.execute("BEGIN IMMEDIATE")
-            connection.execute("SAVEPOINT step")
+            is_first = not connection.in_transaction
+            connection.execute("BEGIN IMMEDIATE" if is_first else "SAVEPOINT step")
             try:
                 yield connection
             except BaseException as error:
                 if not self._gave_up(connection, error):
-                    self._undo(connection)
+                    self._undo(connection, is_first=is_first)
                 raise
-            connection.execute("RELEASE step")
+            if not is_first:
+                connection.execute("RELEASE step")
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         is_new = connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
         if not is_new:
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            _refuse(_look_at_format(self._path, application, version))
+            engine.refuse(_look_at_format(self._path, application, version))
         _configure(connection, self.options)
         if is_new:
             _make_tables(connection)
         extent = self._load_extent(connection)
-        oldest, last = connection.execute(_BOUNDS).fetchone()
-        if extent.last_index > extent.base_index:
-            if oldest is None or oldest > extent.first_index:
-                missing = records.missing_entry(self._path, extent.first_index)
-                raise StorageError(missing)
-            if last < extent.last_index:
-                missing = records.missing_entry(self._path, extent.last_index)
-                raise StorageError(missing)
         self._extent = self._synced = extent
+        (oldest,) = connection.execute(_OLDEST).fetchone()
         self._has_dropped = oldest is not None and oldest <= extent.base_index
 
     def _load_extent(self, connection: sqlite3.Connection) -> Extent:
@@ -333,8 +346,12 @@ class SQLiteStorage(records.RecordStorage):
             raise StorageError(records.damaged_extent(self._path))
         return extent
 
-    def _undo(self, connection: sqlite3.Connection) -> None:
-        if connection.in_transaction:
+    def _undo(self, connection: sqlite3.Connection, *, is_first: bool) -> None:
+        """Undo a step: the whole transaction if it *is_first* in that."""
+        if is_first:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        elif connection.in_transaction:
             connection.execute("ROLLBACK TO step")
             connection.execute("RELEASE step")
         else:
@@ -343,33 +360,12 @@ class SQLiteStorage(records.RecordStorage):
             self.close()
 
 
-@contextmanager
-def _driver_errors(path: Path, doing: str) -> Iterator[None]:
-    """Turn what SQLite, the system and a number too large raise into ours."""
-    try:
-        yield
-    except (sqlite3.Error, OSError, struct.error) as error:
-        message = f"{path}: cannot {doing}: {error}"
-        if _is_full(error):
-            raise DiskFullError(message) from error
-        raise StorageError(message) from error
-
-
-def _is_full(error: BaseException) -> bool:
-    return getattr(error, "sqlite_errorcode", None) in _FULL_CODES
-
-
-def _refuse(findings: Iterable[Finding]) -> None:
-    for finding in findings:
-        raise StorageError(str(finding))
-
-
-def _rows(entries: Sequence[Entry]) -> list[tuple[int, int, int, bytes, int]]:
+def _rows(entries: Sequence[Entry]) -> list[tuple[int, int, int, int, bytes]]:
     rows = []
-    for entry in entries:
-        index, term, kind, command = entry.index, entry.term, entry.kind, entry.command
-        crc = records.entry_crc(index, term, kind, command)
-        rows.append((index, term, kind, command, crc))
+    for batch, packed in records.pack_batches(entries):
+        first, end = batch[0].index, batch[-1]
+        crc = records.batch_crc(first, packed)
+        rows.append((first, end.index, end.term, crc, packed))
     return rows
 
 
@@ -430,6 +426,7 @@ def _make_tables(connection: sqlite3.Connection) -> None:
         connection.execute(
             database.create_table_sql(name, columns, pk=key, not_null=required)
         )
+    connection.execute(_VIEW)
     _save_hard_state(connection, HardState())
     _save_extent(connection, Extent())
     connection.execute("INSERT INTO meta (key, value) VALUES ('format', ?)", (FORMAT,))
@@ -443,12 +440,7 @@ def _make_tables(connection: sqlite3.Connection) -> None:
 def _look_at_format(path: Path, application: int, version: int) -> Iterator[Finding]:
     """Yield why a database with this in its header is not for this release."""
     if application != _APPLICATION_ID:
-        yield Finding(
-            "storage.E102",
-            f"{path} is a database of another program",
-            "give the server a data directory of its own",
-            "data_dir",
-        )
+        yield engine.of_another_program(f"{path} is a database of another program")
     else:
         yield from records.look_at_format(path, version)
 
@@ -456,12 +448,7 @@ def _look_at_format(path: Path, application: int, version: int) -> Iterator[Find
 def _look_for_lost_file(path: Path) -> Iterator[Finding]:
     wal = path.with_name(f"{path.name}-wal")
     if wal.exists() and not path.exists():
-        yield Finding(
-            "storage.E104",
-            f"{path} is gone, but its WAL is still there",
-            REMEDY,
-            "data_dir",
-        )
+        yield engine.lost(f"{path} is gone, but its WAL is still there")
 
 
 def _look_at_file(path: Path) -> Iterator[Finding]:
@@ -479,15 +466,12 @@ def _look_at_file(path: Path) -> Iterator[Finding]:
     except FileNotFoundError:
         return
     except OSError as error:
-        message = f"{path} cannot be read: {error}"
-        yield Finding("storage.E101", message, REMEDY, "data_dir")
+        yield engine.unreadable(f"{path} cannot be read: {error}")
         return
     if not header:
         return
     if len(header) < _HEADER.size or not header.startswith(_MAGIC):
-        yield Finding(
-            "storage.E101", f"{path} is not a SQLite database", REMEDY, "data_dir"
-        )
+        yield engine.unreadable(f"{path} is not a SQLite database")
         return
     _, schema_changes, version, application = _HEADER.unpack(header)
     # No schema yet: the server that began to make the file was killed.

@@ -318,9 +318,22 @@ class AMPTransport(Transport):
             link = self._links.get(peer)
             if link is not None and link.connection is connection:
                 link.lost()
+            self.look_for(peer)
         if self._is_empty is not None and not self._connections:
             done, self._is_empty = self._is_empty, None
             done.callback(None)
+
+    def look_for(self, peer: ServerId) -> None:
+        """
+        Tell the server if there is nothing left of *peer*.
+
+        A peer that cannot be connected to may be behind a firewall and live:
+        then there is the connection that it has made.
+        """
+        link = self._links.get(peer)
+        is_refused = link is not None and link.is_refused and link.connection is None
+        if is_refused and peer not in self._accepted and self.inbox is not None:
+            self.inbox.gone(peer)
 
     def violated(self, connection: Connection, error: ProtocolError) -> None:
         """Count *connection*, which was dropped because of *error*."""

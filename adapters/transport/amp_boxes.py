@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import struct
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IWriteDescriptor
 from twisted.internet.protocol import Protocol
 
 from adapters.transport.amp_commands import (
@@ -25,6 +28,7 @@ from adapters.transport.amp_commands import (
     MAX_VALUE_BYTES,
     decode_error,
     encode_error,
+    split_bytes,
 )
 from consensus.errors import (
     OutcomeUnknownError,
@@ -35,11 +39,13 @@ from consensus.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from twisted.python.failure import Failure
 
 Box = dict[bytes, bytes]
+
+_T = TypeVar("_T")
 
 _ANSWER = b"_answer"
 _ASK = b"_ask"
@@ -47,6 +53,11 @@ _COMMAND = b"_command"
 _ERROR = b"_error"
 _ERROR_CODE = b"_error_code"
 _ERROR_DESCRIPTION = b"_error_description"
+
+# Keys as they stand in a box.
+_ANSWER_KEY = b"\0\x07_answer"
+_ASK_KEY = b"\0\x04_ask"
+_PAYLOAD_KEY = b"\0\x07payload"
 
 _END = b"\0\0"
 _LENGTH = struct.Struct(">H")
@@ -67,14 +78,25 @@ _MORE_KEYS = 16
 _PART_COST = 64
 
 
-def encode_box(items: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return the keys and values *items* as the bytes of a box."""
+def encode_pairs(items: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the keys and values *items* as they stand in a box."""
     pack = _LENGTH.pack
     parts: list[bytes] = []
     for key, value in items:
         parts += pack(len(key)), key, pack(len(value)), value
-    parts.append(_END)
     return b"".join(parts)
+
+
+def encode_box(items: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the keys and values *items* as the bytes of a box."""
+    return encode_pairs(items) + _END
+
+
+def encode_payload(payload: bytes) -> bytes:
+    """Return the payload of a call or an answer as it stands in a box."""
+    if len(payload) > MAX_VALUE_BYTES:
+        return encode_pairs(split_bytes(b"payload", payload))
+    return _PAYLOAD_KEY + _LENGTH.pack(len(payload)) + payload
 
 
 class BoxProtocol(Protocol, ABC):
@@ -101,13 +123,14 @@ class BoxProtocol(Protocol, ABC):
         self._is_paused = False
         self._rest = bytearray()
         self._need = 0
-        self._box: Box | None = None
-        self._box_bytes = 0
         self._parts: list[bytes] = []
         self._parts_bytes = 0
         self._last_tag = 0
-        self._asked: dict[bytes, tuple[Deferred[Box], float]] = {}
+        # Who waits for an answer, until when, and how it is read.
+        self._asked: dict[bytes, tuple[Deferred[Any], float, Callable[[Box], Any]]] = {}
         self._timer: Any = None
+        self._wakes_at = inf
+        self._flush: Callable[[], object] | None = None
 
     # What a subclass implements.
 
@@ -118,6 +141,10 @@ class BoxProtocol(Protocol, ABC):
     @abstractmethod
     def message_received(self, data: bytes) -> None:
         """Take the bytes of a whole message."""
+
+    @abstractmethod
+    def messages_end(self) -> None:
+        """Note that the messages so far came together, and no more with them."""
 
     @abstractmethod
     def command_received(self, command: bytes, tag: bytes | None, box: Box) -> None:
@@ -132,6 +159,11 @@ class BoxProtocol(Protocol, ABC):
     def connectionMade(self) -> None:
         """Ask the transport to tell how it gets on with sending."""
         self.transport.registerProducer(self, True)  # noqa: FBT003 - Twisted's signature
+        if IWriteDescriptor.providedBy(self.transport):
+            # What the reactor calls when it finds that the socket can take
+            # more.  Mostly it can, and a message is on its way a turn sooner;
+            # if it fails, the reactor, which calls it too, will see that.
+            self._flush = self.transport.doWrite
 
     def pauseProducing(self) -> None:
         """Begin to count what is written: the transport does not keep up."""
@@ -175,11 +207,11 @@ class BoxProtocol(Protocol, ABC):
         self._rest.clear()
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer, self._wakes_at = None, inf
         asked, self._asked = self._asked, {}
         why = "" if reason is None else f": {reason.getErrorMessage()}"
         message = f"the connection was lost before the answer{why}"
-        for answer, _ in asked.values():
+        for answer, _, _ in asked.values():
             # One that failed may have cancelled another.
             if not answer.called:
                 answer.errback(OutcomeUnknownError(message))
@@ -190,38 +222,39 @@ class BoxProtocol(Protocol, ABC):
         """Handle every complete box; keep the rest until more comes."""
         if self._is_dropped:
             return
-        buffer: bytes | bytearray = data
         if self._rest:
             self._rest += data
             if len(self._rest) < self._need:
                 return
-            buffer = self._rest
+            data = bytes(self._rest)
+            self._rest.clear()
         try:
-            used = self._consume(buffer)
+            used = self._consume(data)
         except ProtocolError as error:
             self.drop()
+            self.messages_end()
             self.violated(error)
             return
-        if buffer is data:
-            self._rest += data[used:]
-        else:
-            del self._rest[:used]
+        if used:
+            self.heard = self.clock.seconds()
+        self._rest += data[used:]
+        self.messages_end()
 
-    def _consume(self, buffer: bytes | bytearray) -> int:
-        """Handle what *buffer* begins with; return how much of it is used."""
+    def _consume(self, buffer: bytes) -> int:
+        """Handle the boxes that *buffer* begins with; return where the last ends."""
         at, end = 0, len(buffer)
         self._need = 0
         while at < end and not self._is_dropped:
-            if self._box is None and buffer.startswith((_LAST, _PART), at):
+            if buffer.startswith((_LAST, _PART), at):
                 used = self._consume_message(buffer, at, end)
             else:
-                used = self._consume_pair(buffer, at, end)
+                used = self._consume_box(buffer, at, end)
             if used == at:
                 break
             at = used
         return at
 
-    def _consume_message(self, buffer: bytes | bytearray, at: int, end: int) -> int:
+    def _consume_message(self, buffer: bytes, at: int, end: int) -> int:
         """Handle the box of a message at *at*; return where it ends, or *at*."""
         first = at + _VALUE_AT
         if first > end:
@@ -233,50 +266,46 @@ class BoxProtocol(Protocol, ABC):
             self._need = stop - at
             return at
         if buffer[stop - len(_END) : stop] != _END:
-            return self._consume_pair(buffer, at, end)
-        self.heard = self.clock.seconds()
+            return self._consume_box(buffer, at, end)
         is_last = buffer.startswith(b"last", at + _KEY_AT)
-        self._take_part(bytes(buffer[first : first + length]), is_last=is_last)
+        self._take_part(buffer[first : first + length], is_last=is_last)
         return stop
 
-    def _consume_pair(self, buffer: bytes | bytearray, at: int, end: int) -> int:
-        """Handle a key and its value, or the end of a box; return as above."""
-        key_at = at + _LENGTH.size
-        if key_at > end:
-            self._need = _LENGTH.size
-            return at
-        length: int = _LENGTH.unpack_from(buffer, at)[0]
-        if not length:
-            box, self._box = self._box or {}, None
-            self._box_bytes = 0
-            self.heard = self.clock.seconds()
-            self._take_box(box)
-            return key_at
-        if length > _MAX_KEY_BYTES:
-            raise ProtocolError("a box has a key of more than 255 bytes")
-        value_at = key_at + length + _LENGTH.size
-        if value_at > end:
-            self._need = value_at - at
-            return at
-        size: int = _LENGTH.unpack_from(buffer, value_at - _LENGTH.size)[0]
-        stop = value_at + size
-        if stop > end:
-            self._need = stop - at
-            return at
-        key = bytes(buffer[key_at : key_at + length])
-        self._keep_pair(key, bytes(buffer[value_at:stop]))
-        return stop
+    def _consume_box(self, buffer: bytes, at: int, end: int) -> int:
+        """
+        Handle the box at *at*; return where it ends, or *at*.
 
-    def _keep_pair(self, key: bytes, value: bytes) -> None:
-        if self._box is None:
-            self._box = {}
-        self._box[key] = value
-        self._box_bytes += len(key) + len(value)
-        if len(self._box) > self._max_keys:
-            raise ProtocolError("a box has too many keys")
-        if self._box_bytes > self._max_box_bytes:
-            message = f"a box is larger than {self._max_box_bytes} bytes"
-            raise ProtocolError(message)
+        One that is not complete is looked at again when its next length is
+        there, a few times for each key.
+        """
+        first, box = at, Box()
+        pairs, room = self._max_keys, self._max_box_bytes
+        while at + 1 < end and (length := buffer[at] << 8 | buffer[at + 1]):
+            if length > _MAX_KEY_BYTES:
+                raise ProtocolError("a box has a key of more than 255 bytes")
+            value_at = at + length + 4
+            if value_at > end:
+                self._need = value_at - first
+                return first
+            size = buffer[value_at - 2] << 8 | buffer[value_at - 1]
+            stop = value_at + size
+            if stop > end:
+                self._need = stop - first
+                return first
+            box[buffer[at + 2 : value_at - 2]] = buffer[value_at:stop]
+            at = stop
+            pairs -= 1
+            room -= length + size
+            if pairs < 0:
+                raise ProtocolError("a box has too many keys")
+            if room < 0:
+                message = f"a box is larger than {self._max_box_bytes} bytes"
+                raise ProtocolError(message)
+        if at + 1 >= end:
+            self._need = at + 2 - first
+            return first
+        self._take_box(box)
+        return at + 2
 
     def _take_part(self, part: bytes, *, is_last: bool) -> None:
         self.part_received()
@@ -295,7 +324,13 @@ class BoxProtocol(Protocol, ABC):
     def _take_box(self, box: Box) -> None:
         if (tag := box.get(_ANSWER)) is not None:
             if (waiting := self._asked.pop(tag, None)) is not None:
-                waiting[0].callback(box)
+                answer, _, read = waiting
+                try:
+                    result = read(box)
+                except ProtocolError as error:
+                    answer.errback(error)
+                else:
+                    answer.callback(result)
         elif (tag := box.get(_ERROR)) is not None:
             if (waiting := self._asked.pop(tag, None)) is not None:
                 code = box.get(_ERROR_CODE, b"")
@@ -337,10 +372,17 @@ class BoxProtocol(Protocol, ABC):
             first += MAX_PART_BYTES
         last = data[first:] if first else data
         self.write(b"".join((_LAST, _LENGTH.pack(len(last)), last, _END)))
+        if self._flush is not None and self.is_open and not self._is_paused:
+            self._flush()
 
     def answer(self, tag: bytes, items: Iterable[tuple[bytes, bytes]]) -> None:
         """Answer the command that came with *tag*."""
         self.write(encode_box(((_ANSWER, tag), *items)))
+
+    def answer_bytes(self, tag: bytes, payload: bytes) -> None:
+        """Answer the call that came with *tag* with *payload*."""
+        size, body = _LENGTH.pack(len(tag)), encode_payload(payload)
+        self.write(b"".join((_ANSWER_KEY, size, tag, body, _END)))
 
     def refuse(self, tag: bytes, error: RaftError) -> None:
         """Answer the command that came with *tag* with *error*."""
@@ -363,15 +405,32 @@ class BoxProtocol(Protocol, ABC):
             TimedOutError: No answer came within *timeout* seconds.
             RaftError: The other end's error.
         """
+        body = encode_pairs(((_COMMAND, command), *items))
+        return self.ask_encoded(body, timeout, _as_it_is)
+
+    def ask_encoded(
+        self, body: bytes, timeout: float, read: Callable[[Box], _T]
+    ) -> Deferred[_T]:
+        """
+        Send a command and return what *read* makes of the box that answers it.
+
+        Args:
+            body: The command and its items, encoded.
+            timeout: In seconds.
+            read: It may raise :class:`~.ProtocolError`.
+
+        The Deferred fails as that of :meth:`ask`.
+        """
         if not self.is_open:
             return fail(UnreachableError("the connection is closed"))
         self._last_tag += 1
         tag = b"%x" % self._last_tag
-        answer: Deferred[Box] = Deferred(lambda _: self._forget(tag))
+        answer: Deferred[_T] = Deferred(partial(self._forget, tag))
         deadline = self.clock.seconds() + timeout
-        self._asked[tag] = answer, deadline
-        self._wake_by(deadline)
-        self.write(encode_box(((_COMMAND, command), (_ASK, tag), *items)))
+        self._asked[tag] = answer, deadline, read
+        if deadline < self._wakes_at:
+            self._wake_at(deadline)
+        self.write(b"".join((_ASK_KEY, _LENGTH.pack(len(tag)), tag, body, _END)))
         return answer
 
     @property
@@ -379,27 +438,31 @@ class BoxProtocol(Protocol, ABC):
         """Return how many commands wait for their answers."""
         return len(self._asked)
 
-    def _forget(self, tag: bytes) -> None:
+    def _forget(self, tag: bytes, _: object) -> None:
         self._asked.pop(tag, None)
 
     # One timer serves all that was asked, because timers are dear: the next
     # deadline is usually the one of the oldest question.
 
-    def _wake_by(self, deadline: float) -> None:
+    def _wake_at(self, deadline: float) -> None:
+        """Look at that time whether an answer is late."""
         if self._timer is not None:
-            if self._timer.getTime() <= deadline:
-                return
             self._timer.cancel()
+        self._wakes_at = deadline
         delay = max(0.0, deadline - self.clock.seconds())
         self._timer = self.clock.callLater(delay, self._expire)
 
     def _expire(self) -> None:
-        self._timer = None
+        self._timer, self._wakes_at = None, inf
         now = self.clock.seconds()
-        due = [tag for tag, (_, deadline) in self._asked.items() if deadline <= now]
+        due = [tag for tag, (_, deadline, _) in self._asked.items() if deadline <= now]
         late = [self._asked.pop(tag)[0] for tag in due]
         if self._asked:
-            self._wake_by(min(deadline for _, deadline in self._asked.values()))
+            self._wake_at(min(deadline for _, deadline, _ in self._asked.values()))
         for answer in late:
             if not answer.called:
                 answer.errback(TimedOutError("no answer came in time"))
+
+
+def _as_it_is(box: Box) -> Box:
+    return box

@@ -10,6 +10,7 @@ hand, because a :class:`Call` and a :class:`Message` come often.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -190,9 +191,19 @@ _read_report = msgspec.json.Decoder(ErrorReport).decode
 
 def encode_error(error: RaftError) -> tuple[bytes, bytes]:
     """Return the code and the description of *error* for an AMP error."""
+    if not error.fields:
+        return _encode_plain(error.code, str(error))
     fields = {name: _presentable(getattr(error, name)) for name in error.fields}
     report = ErrorReport(error.code, _presentable(str(error)), **fields)
     return error.code.encode("ascii"), _write_report(report)
+
+
+# Under load the same refusal is sent over and over.
+@lru_cache(maxsize=16)
+def _encode_plain(code: str, message: str) -> tuple[bytes, bytes]:
+    """Return the like for an error that is no more than its message."""
+    report = ErrorReport(code, _presentable(message))
+    return code.encode("ascii"), _write_report(report)
 
 
 def _presentable(value: Any) -> Any:

@@ -11,18 +11,23 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import Logger
 
-from adapters.transport.amp_boxes import Box, BoxProtocol
+from adapters.transport.amp_boxes import (
+    Box,
+    BoxProtocol,
+    encode_pairs,
+    encode_payload,
+)
 from adapters.transport.amp_codec import decode
 from adapters.transport.amp_commands import (
     MAX_VERSION,
     MIN_VERSION,
     join_bytes,
-    split_bytes,
 )
 from consensus.core.messages import InstallSnapshot
 from consensus.core.values import Identity
@@ -146,6 +151,7 @@ class Connection(BoxProtocol):
         #: Whether anything but noise has come.
         self.is_proven = False
         self._owner = owner
+        self._messages: list[Message] = []
         self._max_calls = owner.options.max_calls
         self._max_bytes = owner.options.max_unsent_bytes
         self._calls = 0
@@ -202,13 +208,18 @@ class Connection(BoxProtocol):
             raise ProtocolError("a message came before Hello")
 
     def message_received(self, data: bytes) -> None:
-        """Hand a message over; a peer speaks for itself only."""
+        """Keep a message to hand over; a peer speaks for itself only."""
         message: Message = decode(data)
         if message.sender != self.peer:
             text = f"{self.peer!r} sent a message in the name of {message.sender!r}"
             raise ProtocolError(text)
-        if self._owner.inbox is not None:
-            self._owner.inbox.deliver(message)
+        self._messages.append(message)
+
+    def messages_end(self) -> None:
+        """Hand the messages over that came together."""
+        messages, self._messages = self._messages, []
+        if messages and self._owner.inbox is not None:
+            self._owner.inbox.deliver(*messages)
 
     # Introductions.
 
@@ -310,12 +321,8 @@ class Connection(BoxProtocol):
             raise OverloadedError("too many calls wait for this server's answer")
         if self.is_full:
             raise UnreachableError("the server does not take what is sent to it")
-        items = (
-            (b"version", b"%d" % MAX_VERSION),
-            (b"method", method.encode()),
-            *split_bytes(b"payload", payload),
-        )
-        return self.ask(b"Call", items, timeout).addCallback(_payload)
+        body = _head(method) + encode_payload(payload)
+        return self.ask_encoded(body, timeout, _payload)
 
     def _take_call(self, tag: bytes, box: Box) -> None:
         version = _integer(box, b"version")
@@ -347,7 +354,7 @@ class Connection(BoxProtocol):
             message = f"an answer of {len(payload)} bytes is more than a box may hold"
             self._reply_refusing(tag, ProtocolError(message))
         elif self._may_reply():
-            self.answer(tag, split_bytes(b"payload", payload))
+            self.answer_bytes(tag, payload)
 
     def _call_failed(self, failure: Failure, tag: bytes, size: int) -> None:
         self._calls -= 1
@@ -364,9 +371,21 @@ class Connection(BoxProtocol):
 
     def _may_reply(self) -> bool:
         """Say whether an answer can be sent; drop who does not take them."""
-        if self.is_full:
+        if self.unsent > self._max_bytes:
             self.drop()
-        return self.is_open
+        return not (self.is_lost or self._is_dropped)
+
+
+@lru_cache(maxsize=32)
+def _head(method: str) -> bytes:
+    """Return how a call of *method* begins."""
+    return encode_pairs(
+        (
+            (b"_command", b"Call"),
+            (b"version", b"%d" % MAX_VERSION),
+            (b"method", method.encode()),
+        )
+    )
 
 
 def check_introduction(introduction: Introduction, own: Identity) -> None:
@@ -436,6 +455,8 @@ def _text(box: Box, key: bytes) -> str:
 
 def _integer(box: Box, key: bytes) -> int:
     text = box.get(key, b"")
+    if text == b"1":
+        return 1  # as versions are
     # Nine digits are more than a version will ever need.
     if not text.isdigit() or len(text) > 9:  # noqa: PLR2004 - said above
         message = f"a command or an answer lacks the number {key.decode()!r}"

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 def tick(state: State) -> None:
     """Let a tick pass for one that does not lead (§3.4)."""
     state.elapsed += 1
+    if state.hurry:
+        state.hurry -= 1
     if state.elapsed < state.timeout or not state.may_stand():
         return
     if state.tuning.stable_leader:
@@ -81,6 +83,25 @@ def is_loyal(state: State) -> bool:
     return is_heard or state.role is Role.LEADER
 
 
+def on_gone(state: State, peer: ServerId) -> None:
+    """
+    Look for another leader soon, if that was *peer*, whose process has ended.
+
+    The transport says so, and may be wrong.  So nothing ends here that a lease
+    could rest on, and nobody is asked for a vote before a majority has said
+    that it, too, hears no leader.
+    """
+    if state.role is not Role.FOLLOWER or state.leader != peer:
+        return
+    if not state.tuning.stable_leader:
+        return
+    if not state.is_lease_possible:
+        state.pledge = 0
+    roles.become_follower(state, state.term, None)
+    state.hurry = state.pledge + state.tuning.election_ticks
+    roles.restart_timer(state)
+
+
 def on_request_pre_vote(state: State, message: RequestPreVote) -> None:
     """
     Say whether the sender could have this server's vote (§9.6).
@@ -116,6 +137,7 @@ def on_request_vote(state: State, message: RequestVote) -> None:
             state.hard_state = replace(state.hard_state, vote=message.sender)
         if state.role is Role.PRE_CANDIDATE:
             roles.become_follower(state, state.term, None)
+        state.hurry = 0
         roles.restart_timer(state)
     answer = RequestVoteResponse(state.server, state.term, granted)
     state.reply(message.sender, answer)

@@ -93,6 +93,8 @@ class AppendEntries:
         round: Counts the leader's rounds of heartbeats; the follower repeats
             it, which confirms the reads that wait for that round (§6.4).
         entries: Consecutive from ``prev_index + 1``; none in a heartbeat.
+        may_lease: Whether the leader may trust in a lease, in this term: then
+            who hears it keeps its pledge, whatever happens (§6.4.1).
     """
 
     sender: ServerId
@@ -102,6 +104,7 @@ class AppendEntries:
     commit_index: LogIndex
     round: int
     entries: tuple[Entry, ...] = ()
+    may_lease: bool = True
 
 
 @dataclass(frozen=True, slots=True)

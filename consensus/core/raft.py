@@ -8,24 +8,22 @@ of them :meth:`Raft.ready` says what the shell has to do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from itertools import count, repeat
+from typing import TYPE_CHECKING
 
 from consensus.core import changes, election, reads, replication, snapshot, transfer
 from consensus.core import state as roles
+from consensus.core.dispatch import DISPATCH
 from consensus.core.log import MAX_BATCH, Log
 from consensus.core.membership import Membership
 from consensus.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
     InstallSnapshot,
-    InstallSnapshotResponse,
     RequestPreVote,
     RequestPreVoteResponse,
-    RequestReadIndex,
-    RequestReadIndexResponse,
     RequestVote,
     RequestVoteResponse,
-    TimeoutNow,
 )
 from consensus.core.ready import Fetch, FetchChunk, Ready
 from consensus.core.state import State, Tuning
@@ -45,64 +43,11 @@ if TYPE_CHECKING:
     from consensus.core.values import Address, LogIndex, ServerId, SnapshotMeta
 
 
-def _ignore(state: State, message: Message) -> None:
-    """Drop what this server no longer asked, or cannot say, in its role."""
-
-
 def _disturbs(message: Message) -> bool:
     """Say whether *message* asks for an election that no leader asked for."""
     if isinstance(message, RequestVote):
         return not message.transfer
     return isinstance(message, RequestPreVote)
-
-
-#: What each role makes of each message of the current term.
-DISPATCH: dict[tuple[Role, type[Any]], Callable[[State, Any], None]] = {
-    (Role.FOLLOWER, RequestPreVote): election.on_request_pre_vote,
-    (Role.FOLLOWER, RequestPreVoteResponse): _ignore,
-    (Role.FOLLOWER, RequestVote): election.on_request_vote,
-    (Role.FOLLOWER, RequestVoteResponse): _ignore,
-    (Role.FOLLOWER, TimeoutNow): election.on_timeout_now,
-    (Role.FOLLOWER, AppendEntries): replication.on_append,
-    (Role.FOLLOWER, AppendEntriesResponse): _ignore,
-    (Role.FOLLOWER, InstallSnapshot): snapshot.on_install,
-    (Role.FOLLOWER, InstallSnapshotResponse): _ignore,
-    (Role.FOLLOWER, RequestReadIndex): _ignore,
-    (Role.FOLLOWER, RequestReadIndexResponse): reads.on_read_index,
-    (Role.PRE_CANDIDATE, RequestPreVote): election.on_request_pre_vote,
-    (Role.PRE_CANDIDATE, RequestPreVoteResponse): election.on_pre_vote_response,
-    (Role.PRE_CANDIDATE, RequestVote): election.on_request_vote,
-    (Role.PRE_CANDIDATE, RequestVoteResponse): _ignore,
-    (Role.PRE_CANDIDATE, TimeoutNow): election.on_timeout_now,
-    (Role.PRE_CANDIDATE, AppendEntries): replication.on_append,
-    (Role.PRE_CANDIDATE, AppendEntriesResponse): _ignore,
-    (Role.PRE_CANDIDATE, InstallSnapshot): snapshot.on_install,
-    (Role.PRE_CANDIDATE, InstallSnapshotResponse): _ignore,
-    (Role.PRE_CANDIDATE, RequestReadIndex): _ignore,
-    (Role.PRE_CANDIDATE, RequestReadIndexResponse): reads.on_read_index,
-    (Role.CANDIDATE, RequestPreVote): election.on_request_pre_vote,
-    (Role.CANDIDATE, RequestPreVoteResponse): _ignore,
-    (Role.CANDIDATE, RequestVote): election.on_request_vote,
-    (Role.CANDIDATE, RequestVoteResponse): election.on_response,
-    (Role.CANDIDATE, TimeoutNow): _ignore,
-    (Role.CANDIDATE, AppendEntries): replication.on_append,
-    (Role.CANDIDATE, AppendEntriesResponse): _ignore,
-    (Role.CANDIDATE, InstallSnapshot): snapshot.on_install,
-    (Role.CANDIDATE, InstallSnapshotResponse): _ignore,
-    (Role.CANDIDATE, RequestReadIndex): _ignore,
-    (Role.CANDIDATE, RequestReadIndexResponse): _ignore,
-    (Role.LEADER, RequestPreVote): election.on_request_pre_vote,
-    (Role.LEADER, RequestPreVoteResponse): _ignore,
-    (Role.LEADER, RequestVote): election.on_request_vote,
-    (Role.LEADER, RequestVoteResponse): _ignore,
-    (Role.LEADER, TimeoutNow): _ignore,
-    (Role.LEADER, AppendEntries): replication.on_append_as_leader,
-    (Role.LEADER, AppendEntriesResponse): replication.on_response,
-    (Role.LEADER, InstallSnapshot): snapshot.on_install_as_leader,
-    (Role.LEADER, InstallSnapshotResponse): snapshot.on_response,
-    (Role.LEADER, RequestReadIndex): reads.on_request_read_index,
-    (Role.LEADER, RequestReadIndexResponse): _ignore,
-}
 
 
 class Raft:
@@ -233,6 +178,10 @@ class Raft:
             return
         state.reply(message.sender, answer)
 
+    def peer_gone(self, peer: ServerId) -> None:
+        """Hear that the process of *peer* has ended, as far as can be told."""
+        election.on_gone(self.state, peer)
+
     def propose(
         self, commands: Sequence[bytes], kinds: Sequence[int] | None = None
     ) -> LogIndex:
@@ -249,19 +198,17 @@ class Raft:
         Raises:
             NotLeaderError: Somebody else leads, or is about to; nothing was
                 appended.
+            ValueError: There are not as many *kinds*; likewise.
         """
+        if kinds is not None and len(kinds) != len(commands):
+            message = f"there are {len(commands)} commands, but {len(kinds)} kinds"
+            raise ValueError(message)
         self._require_office()
         log, term = self.state.log, self.state.term
         first = log.last_index + 1
-        kinds = kinds or [EntryKind.COMMAND] * len(commands)
-        log.append(
-            [
-                Entry(index, term, kind, command)
-                for index, (kind, command) in enumerate(
-                    zip(kinds, commands, strict=True), first
-                )
-            ]
-        )
+        every_kind = repeat(EntryKind.COMMAND) if kinds is None else kinds
+        # One call for all: this is done for every write.
+        log.append(list(map(Entry, count(first), repeat(term), every_kind, commands)))
         return first
 
     def transfer(self, target: ServerId | None = None) -> ServerId:
@@ -420,9 +367,10 @@ class Raft:
         state = self.state
         if ready.hard_state is not None:
             state.durable = ready.hard_state
-        state.log.persisted(ready.number)
+        log = state.log
+        log.persisted(ready.number)
         election.persisted(state)
-        if state.role is Role.LEADER:
+        if state.role is Role.LEADER and log.stable_index > log.commit_index:
             replication.maybe_commit(state)
 
     # --- output ----------------------------------------------------------
@@ -430,18 +378,22 @@ class Raft:
     def ready(self) -> Ready | None:
         """Return what there is to do now, once; ``None`` if nothing."""
         state = self.state
-        self._number += 1
         committed = self._take_committed()
         if state.role is Role.LEADER:
             # What is applied now often causes the next writes; they will
             # carry the commit index, if they come before the next Ready.
             replication.send_due(state, tell_commit=not committed)
         state.note_applied()
+        hard_state = self._take_hard_state()
+        entries = state.log.take_unpersisted(self._number + 1)
+        if not (committed or hard_state or entries or state.has_output):
+            return None
+        self._number += 1
         ready = Ready(
             number=self._number,
             compact=state.compact,
-            hard_state=self._take_hard_state(),
-            entries=state.log.take_unpersisted(self._number),
+            hard_state=hard_state,
+            entries=entries,
             messages=state.messages,
             messages_after=state.messages_after,
             committed=committed,
@@ -453,8 +405,6 @@ class Raft:
             restore=state.restore,
             events=state.events,
         )
-        if not ready:
-            return None
         state.compact = state.restore = None
         state.chunk_fetches, state.received = [], []
         state.messages, state.messages_after = [], []

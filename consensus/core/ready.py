@@ -116,14 +116,14 @@ class Ready:
 
     The shell must, in this order:
 
-    1. hand ``compact``, ``hard_state`` and ``entries`` to storage, in this
-       order and in that in which the readies came, and go on without waiting;
-    2. send ``messages``: they depend on nothing that is not durable, such as
+    1. send ``messages``: they depend on nothing that is not durable, such as
        a leader's appends, which may leave beside its own write (§10.2.1);
+    2. hand ``compact``, ``hard_state`` and ``entries`` to storage, in this
+       order and in that in which the readies came, and go on without waiting;
     3. apply ``committed``, then look at ``events``, serve ``reads``, read
        ``fetches`` and ``chunk_fetches``, store ``received``, and replace the
        state by the snapshot ``restore``;
-    4. when 1 is durable, and all that came before it: send
+    4. when 2 is durable, and all that came before it: send
        ``messages_after`` and call ``advance``.
 
     Args:
@@ -163,25 +163,7 @@ class Ready:
 
     @property
     def needs_storage(self) -> bool:
-        """Say whether step 1 or 4 has anything to do."""
+        """Say whether step 2 or 4 has anything to do."""
         return bool(
             self.compact or self.hard_state or self.entries or self.messages_after
-        )
-
-    def __bool__(self) -> bool:
-        """Say whether there is anything to do at all."""
-        return bool(
-            self.hard_state
-            or self.entries
-            or self.messages
-            or self.messages_after
-            or self.committed
-            or self.reads
-            or self.failed_reads
-            or self.fetches
-            or self.events
-            or self.chunk_fetches
-            or self.received
-            or self.restore
-            or self.compact
         )

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from consensus.core.state import State
     from consensus.core.values import Entry, LogIndex, ServerId
 
+_MEMBERSHIP = int(EntryKind.MEMBERSHIP)
+
 # --- the leader's side ---------------------------------------------------
 
 
@@ -57,7 +59,17 @@ def send_due(state: State, *, tell_commit: bool) -> None:
         tell_commit: Tell idle peers of a new commit index in a message of its
             own; pointless when entries are about to carry it.
     """
+    is_due = state.round_due or state.heartbeat_due
+    last_index, commit_index = state.log.last_index, state.log.commit_index
     for peer, progress in state.progress.items():
+        if (
+            progress.next_index > last_index
+            and progress.phase is Phase.REPLICATE
+            and (progress.inflight or progress.sent_commit >= commit_index)
+            and not is_due
+        ):
+            # Most of the time there is nothing to say.
+            continue
         is_told = _send_entries(state, peer, progress)
         if state.round_due:
             # It asks about what the peer is known to have, so that the answer
@@ -151,6 +163,7 @@ def _send(
         commit_index=log.commit_index,
         round=state.round,
         entries=tuple(entries),
+        may_lease=state.tuning.may_lease,
     )
     # A leader's term is durable since before its election, and its own write
     # of the entries may go on beside the sending (§10.2.1).
@@ -184,7 +197,8 @@ def on_response(state: State, message: AppendEntriesResponse) -> None:
         if message.index > progress.match_index:
             progress.matched_round = state.round
         progress.matched(message.index)
-        maybe_commit(state)
+        if message.index > state.log.commit_index:
+            maybe_commit(state)
         transfer.proceed(state, message.sender)
     else:
         _on_rejection(state, progress, message)
@@ -250,6 +264,7 @@ def on_append(state: State, message: AppendEntries) -> None:
         raise ProtocolError("an entry of a term that its leader cannot have")
     memberships = _memberships(entries)
     roles.become_follower(state, message.term, message.sender)
+    state.is_lease_possible = message.may_lease
     if not _agrees(state, message):
         _reject(state, message)
         return
@@ -278,10 +293,12 @@ def _accept(state: State, message: AppendEntries, index: LogIndex) -> None:
 
 def _memberships(entries: Sequence[Entry]) -> list[tuple[LogIndex, Membership]]:
     """Return the memberships among *entries*, read before anything changes."""
+    if _MEMBERSHIP not in [entry.kind for entry in entries]:
+        return []
     return [
         (entry.index, Membership.decode(entry.command))
         for entry in entries
-        if entry.kind == EntryKind.MEMBERSHIP
+        if entry.kind == _MEMBERSHIP
     ]
 
 

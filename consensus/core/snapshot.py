@@ -125,6 +125,9 @@ def on_install(state: State, message: InstallSnapshot) -> None:
     if not 0 < meta.term <= message.term or meta.membership_index > meta.index:
         raise ProtocolError("a snapshot that its leader cannot have")
     Membership.decode(meta.membership)
+    if state.leader != message.sender:
+        # Its heartbeats will say.
+        state.is_lease_possible = True
     roles.become_follower(state, message.term, message.sender)
     if meta.index <= state.log.commit_index:
         # The log has it all, but perhaps not durably yet.

@@ -50,6 +50,7 @@ class Tuning:
         keeps_pledges: Give nobody a vote for an election timeout after having
             heard a leader, or having started, whatever comes in between; so
             that a leader may trust in a lease (§6.4.1).
+        may_lease: As a leader, trust in one; the others are told.
     """
 
     heartbeat_ticks: int = 5
@@ -61,6 +62,7 @@ class Tuning:
     preferred: tuple[ServerId, ...] = ()
     log_tail: int = 10_000
     keeps_pledges: bool = False
+    may_lease: bool = True
 
 
 @dataclass(slots=True)
@@ -133,6 +135,8 @@ class State:
             committed.
         may_lease: Leader: it has asked nobody to stand in its place.
         pledge: For so many ticks no vote is given (``keeps_pledges``).
+        is_lease_possible: Follower: its leader may trust in a lease.
+        hurry: For so many ticks waits are short: the leader is gone.
     """
 
     server: ServerId
@@ -163,6 +167,8 @@ class State:
     committed_membership: LogIndex = 0
     may_lease: bool = False
     pledge: int = 0
+    is_lease_possible: bool = True
+    hurry: int = 0
     # What the next Ready will say.
     compact: tuple[LogIndex, Term] | None = None
     restore: SnapshotMeta | None = None
@@ -174,6 +180,22 @@ class State:
     failed_reads: list[int] = field(default_factory=list)
     fetches: list[Fetch] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+
+    @property
+    def has_output(self) -> bool:
+        """Say whether the next Ready has something to say of what is kept here."""
+        return bool(
+            self.messages
+            or self.messages_after
+            or self.events
+            or self.confirmed_reads
+            or self.failed_reads
+            or self.fetches
+            or self.chunk_fetches
+            or self.received
+            or self.compact
+            or self.restore
+        )
 
     @property
     def term(self) -> Term:
@@ -273,6 +295,12 @@ class State:
     def note_applied(self) -> None:
         """Report what is committed, and forget what no longer counts."""
         log = self.log
+        if (
+            self.committed_membership
+            == self.memberships[-1][0]
+            == self.memberships[0][0]
+        ):
+            return
         for index, membership in self.memberships:
             if self.committed_membership < index <= log.commit_index:
                 self.committed_membership = index
@@ -293,10 +321,11 @@ def become_follower(state: State, term: Term, leader: ServerId | None) -> None:
         state.hard_state = HardState(term)
     if state.role is Role.LEADER:
         _drop_leadership(state)
+    if leader is not None:
+        state.hurry = 0
+        make_pledge(state)
     if leader is not None or state.role is not Role.FOLLOWER:
         restart_timer(state)
-    if leader is not None:
-        make_pledge(state)
     state.role = Role.FOLLOWER
     state.leader = leader
     state.votes.clear()
@@ -335,7 +364,7 @@ def become_leader(state: State) -> None:
     state.role = Role.LEADER
     state.leader = state.server
     state.may_lease = True
-    state.elapsed = state.reign = state.transfer_began = 0
+    state.elapsed = state.reign = state.transfer_began = state.hurry = 0
     next_index = state.log.last_index + 1
     state.progress = {
         peer: Progress(next_index)
@@ -348,10 +377,19 @@ def become_leader(state: State) -> None:
 
 
 def restart_timer(state: State) -> None:
-    """Wait a whole election timeout again, of a length drawn anew (§3.4)."""
+    """
+    Wait a whole election timeout again, of a length drawn anew (§3.4).
+
+    In a hurry, it is a heartbeat interval at most: enough for an election, so
+    that two servers seldom stand at once.
+    """
     state.elapsed = 0
-    ticks = state.tuning.election_ticks
-    state.timeout = ticks + state.random_below(ticks)
+    tuning = state.tuning
+    if state.hurry:
+        state.timeout = state.pledge + 1 + state.random_below(tuning.heartbeat_ticks)
+    else:
+        ticks = tuning.election_ticks
+        state.timeout = ticks + state.random_below(ticks)
 
 
 def make_pledge(state: State) -> None:

@@ -326,7 +326,7 @@ class Invariants:
         raise BrokenInvariantError(reason)
 
 
-def _ignore(entry: Entry, result: Any) -> None:
+def _ignore(entries: Sequence[Entry], results: Sequence[Any]) -> None:
     """Take no notice."""
 
 

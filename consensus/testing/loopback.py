@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.error import CannotListenError, ConnectError
+from twisted.internet.error import CannotListenError
+from twisted.internet.error import ConnectionRefusedError as NobodyListensError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.test import iosim
@@ -92,7 +93,7 @@ class LoopbackReactor(MemoryReactorClock):
                 self.tcpClients.append(client)
                 self.connectors.append(connector)
             elif not self._join(port, factory, connector):
-                reason = Failure(ConnectError())
+                reason = Failure(NobodyListensError())
                 factory.clientConnectionFailed(connector, reason)
         return len(self.tcpClients) < len(clients)
 

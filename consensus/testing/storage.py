@@ -8,6 +8,8 @@ An adapter author inherits it where pytest looks for tests; it needs
         def make(self, directory):
             return MyStorage()
 
+A storage that says it is not ``durable`` has :class:`VolatileStorageSuite` instead.
+
 What no test in one process can show is left to the author: that a sync
 reaches the disk, and that damage of the disk is noticed.
 """
@@ -26,7 +28,11 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from consensus.core.values import Entry, EntryKind, HardState
 from consensus.errors import CompactedError, StorageError
-from consensus.testing.storage_compaction import CompactionSuite, run_of
+from consensus.testing.storage_compaction import (
+    CompactionSuite,
+    DurableCompactionSuite,
+    run_of,
+)
 from consensus.testing.storage_model import Comparison, Kept, errors_of, kept
 
 if TYPE_CHECKING:
@@ -35,15 +41,15 @@ if TYPE_CHECKING:
 
     from consensus.interfaces import Storage
 
-__all__ = ["StorageSuite", "run_of"]
+__all__ = ["StorageSuite", "VolatileStorageSuite", "run_of"]
 
 _MOST_COPIES = 1000
 _PLENTY = 1 << 30
 _MIB = 1 << 20
 
 
-class StorageSuite(CompactionSuite):
-    """Every promise of :class:`~consensus.interfaces.Storage`, a test for each."""
+class VolatileStorageSuite(CompactionSuite):
+    """What a storage promises while it is open, also if it is not ``durable``."""
 
     #: How hard :meth:`test_it_does_what_a_list_does` tries.
     effort: ClassVar[settings] = settings(
@@ -86,17 +92,6 @@ class StorageSuite(CompactionSuite):
             yield storage
         finally:
             storage.close()
-
-    def after_crash(self, directory: Path, copy: Path) -> Kept:
-        """Return what a storage finds that opens after a crash at this moment."""
-        self.crash(directory, copy)
-        with self.opened(copy) as storage:
-            return kept(storage)
-
-    def needs_durability(self, directory: Path) -> None:
-        """Skip the test when the storage promises to keep nothing."""
-        if not self.make(directory).durable:
-            pytest.skip("it is not durable, and says so")
 
     # The log while it is open
 
@@ -178,6 +173,19 @@ class StorageSuite(CompactionSuite):
             storage.append([Entry(1, 1, EntryKind.COMMAND, b"")])
             assert storage.entries(1, 1, _PLENTY)[0].command == b""
 
+    def test_a_list_is_its_callers_again(self, tmp_path: Path) -> None:
+        """What becomes of the list that was appended is nothing to the log."""
+        with self.opened(tmp_path) as storage:
+            written: list[Entry] = []
+            for first in (1, 3, 2):
+                written += run_of(first, first + 2, term=first)
+                storage.append(written)
+                written.clear()
+            expected = (*run_of(1, 1), *run_of(2, 4, term=2))
+            assert kept(storage).entries == expected
+            storage.sync()
+            assert kept(storage).entries == expected
+
     def test_a_large_command_is_kept(self, tmp_path: Path) -> None:
         """Commands of 1 MiB come back whole, among small ones."""
         written = [
@@ -189,6 +197,22 @@ class StorageSuite(CompactionSuite):
             storage.append(written)
             storage.sync()
             assert list(storage.entries(1, 3, _PLENTY)) == written
+
+    def test_a_read_may_begin_anywhere(self, tmp_path: Path) -> None:
+        """Appends of any length come back from the middle of one on, or to it."""
+        with self.opened(tmp_path) as storage:
+            for first, last in ((1, 1), (2, 3), (4, 300), (301, 9500), (9501, 9502)):
+                storage.append(run_of(first, last))
+                storage.sync()
+            written = run_of(1, 9502)
+            for first in (1, 2, 3, 4, 5, 299, 300, 301, 302, 5000, 9499, 9501, 9502):
+                last = min(first + 700, 9502)
+                assert (
+                    list(storage.entries(first, last, _PLENTY))
+                    == (written[first - 1 : last])
+                )
+                assert storage.entries(first, 9502, 0) == written[first - 1 : first]
+            assert kept(storage).entries == tuple(written)
 
     # What is refused
 
@@ -216,18 +240,6 @@ class StorageSuite(CompactionSuite):
                     storage.append(broken)
                 assert kept(storage).entries == tuple(run_of(1, 3))
                 assert storage.last_index() == 3
-
-    def test_a_refusal_spares_what_is_not_synced(self, tmp_path: Path) -> None:
-        """Writes before and after a refused append become durable all the same."""
-        self.needs_durability(tmp_path)
-        with self.opened(tmp_path) as storage:
-            storage.append(run_of(1, 2))
-            with pytest.raises(StorageError):
-                storage.append([*run_of(3, 3), *run_of(5, 5)])
-            storage.append(run_of(3, 4))
-            storage.sync()
-        with self.opened(tmp_path) as storage:
-            assert kept(storage).entries == tuple(run_of(1, 4))
 
     def test_a_read_below_the_log_is_refused(self, tmp_path: Path) -> None:
         """Entry 0 is no entry: the error names the first one that is."""
@@ -286,54 +298,6 @@ class StorageSuite(CompactionSuite):
                 storage.save_hard_state(HardState(5, vote))
                 assert storage.hard_state() == HardState(5, vote)
 
-    # What outlives a close or a crash
-
-    def test_what_was_synced_is_there_after_a_close(self, tmp_path: Path) -> None:
-        """Entries, term and vote outlive close and open; the log goes on."""
-        self.needs_durability(tmp_path)
-        with self.opened(tmp_path) as storage:
-            storage.append(run_of(1, 3))
-            storage.append(run_of(2, 4, term=2))
-            storage.save_hard_state(HardState(2, "s3"))
-            storage.sync()
-            expected = kept(storage)
-        with self.opened(tmp_path) as storage:
-            assert kept(storage) == expected
-            assert storage.first_index() == 1
-            storage.append(run_of(5, 6, term=3))
-            storage.sync()
-        with self.opened(tmp_path) as storage:
-            assert kept(storage).entries == (*expected.entries, *run_of(5, 6, term=3))
-
-    def test_what_was_synced_is_there_after_a_crash(self, tmp_path: Path) -> None:
-        """A sync leaves nothing for the close to do."""
-        self.needs_durability(tmp_path)
-        with self.opened(tmp_path / "first") as storage:
-            for index in (1, 2, 3):
-                storage.append(run_of(index, index, term=index))
-                storage.save_hard_state(HardState(index, f"s{index}"))
-                storage.sync()
-                copy = tmp_path / f"copy {index}"
-                assert self.after_crash(tmp_path / "first", copy) == kept(storage)
-
-    def test_a_crash_leaves_a_prefix(self, tmp_path: Path) -> None:
-        """Of the writes after a sync, a crash keeps the first few or all."""
-        self.needs_durability(tmp_path)
-        writes: list[Callable[[Storage], None]] = [
-            lambda storage: storage.append(run_of(1, 3)),
-            lambda storage: storage.save_hard_state(HardState(2, "s2")),
-            lambda storage: storage.append(run_of(4, 5, term=2)),
-            lambda storage: storage.save_hard_state(HardState(3, None)),
-            lambda storage: storage.append(run_of(4, 4, term=3)),
-        ]
-        with self.opened(tmp_path / "first") as storage:
-            allowed = [kept(storage)]
-            for number, write in enumerate(writes):
-                write(storage)
-                allowed.append(kept(storage))
-                copy = tmp_path / f"copy {number}"
-                assert self.after_crash(tmp_path / "first", copy) in allowed
-
     # Where it runs
 
     def test_it_works_on_another_thread(self, tmp_path: Path) -> None:
@@ -387,6 +351,116 @@ class StorageSuite(CompactionSuite):
             lambda: Comparison(self.make, self.crash, tmp_path),  # type: ignore[arg-type]
             settings=self.effort,
         )
+
+
+class StorageSuite(VolatileStorageSuite, DurableCompactionSuite):
+    """Every promise of :class:`~consensus.interfaces.Storage`, a test for each."""
+
+    def after_crash(self, directory: Path, copy: Path) -> Kept:
+        """Return what a storage finds that opens after a crash at this moment."""
+        self.crash(directory, copy)
+        with self.opened(copy) as storage:
+            return kept(storage)
+
+    def test_it_says_that_it_is_durable(self, tmp_path: Path) -> None:
+        """One that does not, and keeps nothing, has VolatileStorageSuite."""
+        assert self.make(tmp_path).durable
+
+    def test_a_refusal_spares_what_is_not_synced(self, tmp_path: Path) -> None:
+        """Writes before and after a refused append become durable all the same."""
+        with self.opened(tmp_path) as storage:
+            storage.append(run_of(1, 2))
+            with pytest.raises(StorageError):
+                storage.append([*run_of(3, 3), *run_of(5, 5)])
+            storage.append(run_of(3, 4))
+            storage.sync()
+        with self.opened(tmp_path) as storage:
+            assert kept(storage).entries == tuple(run_of(1, 4))
+
+    def test_what_was_synced_is_there_after_a_close(self, tmp_path: Path) -> None:
+        """Entries, term and vote outlive close and open; the log goes on."""
+        with self.opened(tmp_path) as storage:
+            storage.append(run_of(1, 3))
+            storage.append(run_of(2, 4, term=2))
+            storage.save_hard_state(HardState(2, "s3"))
+            storage.sync()
+            expected = kept(storage)
+        with self.opened(tmp_path) as storage:
+            assert kept(storage) == expected
+            assert storage.first_index() == 1
+            storage.append(run_of(5, 6, term=3))
+            storage.sync()
+        with self.opened(tmp_path) as storage:
+            assert kept(storage).entries == (*expected.entries, *run_of(5, 6, term=3))
+
+    def test_what_was_synced_is_there_after_a_crash(self, tmp_path: Path) -> None:
+        """A sync leaves nothing for the close to do."""
+        with self.opened(tmp_path / "first") as storage:
+            for index in (1, 2, 3):
+                storage.append(run_of(index, index, term=index))
+                storage.save_hard_state(HardState(index, f"s{index}"))
+                storage.sync()
+                copy = tmp_path / f"copy {index}"
+                assert self.after_crash(tmp_path / "first", copy) == kept(storage)
+
+    def test_a_crash_leaves_a_prefix(self, tmp_path: Path) -> None:
+        """Of the writes after a sync, a crash keeps the first few or all."""
+        writes: list[Callable[[Storage], None]] = [
+            lambda storage: storage.append(run_of(1, 3)),
+            lambda storage: storage.save_hard_state(HardState(2, "s2")),
+            lambda storage: storage.append(run_of(4, 5, term=2)),
+            lambda storage: storage.save_hard_state(HardState(3, None)),
+            lambda storage: storage.append(run_of(4, 4, term=3)),
+        ]
+        with self.opened(tmp_path / "first") as storage:
+            allowed = [kept(storage)]
+            for number, write in enumerate(writes):
+                write(storage)
+                allowed.append(kept(storage))
+                copy = tmp_path / f"copy {number}"
+                assert self.after_crash(tmp_path / "first", copy) in allowed
+
+    def test_a_conflict_may_begin_inside_an_append(self, tmp_path: Path) -> None:
+        """What stays of an append that was synced is there over any crash."""
+        changes = [(10, 12, 2), (6, 7, 3), (7, 7, 4), (1, 2, 5)]
+        for synced in range(len(changes) + 1):
+            first = tmp_path / f"first {synced}"
+            with self.opened(first) as storage:
+                storage.append(run_of(1, 5))
+                storage.append(run_of(6, 12))
+                storage.sync()
+                allowed = [kept(storage)]
+                for number, (begin, end, term) in enumerate(changes, 1):
+                    storage.append(run_of(begin, end, term))
+                    allowed.append(kept(storage))
+                    if number == synced:
+                        storage.sync()
+                        allowed = allowed[-1:]
+                copy = tmp_path / f"copy {synced}"
+                assert self.after_crash(first, copy) in allowed
+                storage.sync()
+                expected = kept(storage)
+            with self.opened(first) as storage:
+                assert kept(storage) == expected
+
+    def test_a_large_append_is_one_step(self, tmp_path: Path) -> None:
+        """A crash keeps all of it or nothing, also of what it replaces."""
+        large = [
+            Entry(index, 2, EntryKind.COMMAND, b"%06d" % index * 50)
+            for index in range(3, 9000)
+        ]
+        with self.opened(tmp_path / "first") as storage:
+            storage.append(run_of(1, 6))
+            storage.sync()
+            allowed = [kept(storage)]
+            storage.append(large)
+            allowed.append(kept(storage))
+            assert allowed[1].entries == (*run_of(1, 2), *large)
+            copy = tmp_path / "before the sync"
+            assert self.after_crash(tmp_path / "first", copy) in allowed
+            storage.sync()
+            copy = tmp_path / "after the sync"
+            assert self.after_crash(tmp_path / "first", copy) == allowed[1]
 
 
 def _files(directory: Path) -> dict[str, bytes]:

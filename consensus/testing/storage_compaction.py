@@ -45,14 +45,6 @@ class CompactionSuite(ABC):
     def opened(self, directory: Path) -> AbstractContextManager[Storage]:
         """Lend a storage that is open in *directory*."""
 
-    @abstractmethod
-    def after_crash(self, directory: Path, copy: Path) -> Kept:
-        """Return what a storage finds that opens after a crash at this moment."""
-
-    @abstractmethod
-    def needs_durability(self, directory: Path) -> None:
-        """Skip the test when the storage promises to keep nothing."""
-
     def test_a_compaction_drops_the_front(self, tmp_path: Path) -> None:
         """The log begins behind it; the term of the last dropped entry is known."""
         with self.opened(tmp_path) as storage:
@@ -152,9 +144,49 @@ class CompactionSuite(ABC):
             assert kept(storage).entries == tuple(run_of(5, 6, term=2))
             assert storage.last_index() == 6
 
+    def test_a_large_log_is_dropped(self, tmp_path: Path) -> None:
+        """However it is deleted, what is dropped never comes back."""
+        with self.opened(tmp_path) as storage:
+            for first in range(1, 10_001, 1000):
+                storage.append(run_of(first, first + 999))
+                storage.sync()
+            storage.compact(9_990, 1)
+            storage.sync()
+            for index in range(10_001, 10_021):
+                storage.append(run_of(index, index))
+                storage.sync()
+            assert kept(storage).entries == tuple(run_of(9_991, 10_020))
+
+    def test_memberships_are_found(self, tmp_path: Path) -> None:
+        """Their indexes come in order, synced or not, dropped and replaced ones not."""
+        with self.opened(tmp_path) as storage:
+            assert list(storage.membership_indexes()) == []
+            storage.append([_membership(1), *run_of(2, 4), _membership(5)])
+            storage.append([*run_of(6, 6), _membership(7), _membership(8)])
+            assert list(storage.membership_indexes()) == [1, 5, 7, 8]
+            storage.append(run_of(8, 9, term=2))
+            assert list(storage.membership_indexes()) == [1, 5, 7]
+            storage.sync()
+            storage.compact(5, 1)
+            assert list(storage.membership_indexes()) == [7]
+            storage.append([_membership(10, 3)])
+            storage.compact(9, 7)
+            assert list(storage.membership_indexes()) == []
+
+
+class DurableCompactionSuite(ABC):
+    """What of it is there after a close, or a crash."""
+
+    @abstractmethod
+    def opened(self, directory: Path) -> AbstractContextManager[Storage]:
+        """Lend a storage that is open in *directory*."""
+
+    @abstractmethod
+    def after_crash(self, directory: Path, copy: Path) -> Kept:
+        """Return what a storage finds that opens after a crash at this moment."""
+
     def test_a_compaction_outlives_a_close(self, tmp_path: Path) -> None:
         """So do a second one, and what was appended behind both."""
-        self.needs_durability(tmp_path)
         with self.opened(tmp_path) as storage:
             storage.append(run_of(1, 9))
             storage.compact(4, 1)
@@ -172,7 +204,6 @@ class CompactionSuite(ABC):
 
     def test_an_emptied_log_outlives_a_close(self, tmp_path: Path) -> None:
         """A log past whose end was compacted is empty, with its base, again."""
-        self.needs_durability(tmp_path)
         for number, (index, term) in enumerate([(6, 1), (20, 5), (3, 9)]):
             directory = tmp_path / str(number)
             with self.opened(directory) as storage:
@@ -189,27 +220,22 @@ class CompactionSuite(ABC):
                     run_of(index + 1, index + 2, term=term)
                 )
 
-    def test_a_large_log_is_dropped(self, tmp_path: Path) -> None:
-        """However it is deleted, what is dropped never comes back."""
+    def test_a_large_log_stays_dropped(self, tmp_path: Path) -> None:
+        """What was to be deleted later, or not in time, does not come back."""
         with self.opened(tmp_path) as storage:
             for first in range(1, 10_001, 1000):
                 storage.append(run_of(first, first + 999))
-                storage.sync()
+            storage.sync()
             storage.compact(9_990, 1)
             storage.sync()
-            for index in range(10_001, 10_021):
-                storage.append(run_of(index, index))
-                storage.sync()
-            assert kept(storage).entries == tuple(run_of(9_991, 10_020))
-            expected = kept(storage)
-            is_durable = storage.durable
-        if is_durable:
-            with self.opened(tmp_path) as storage:
-                assert kept(storage) == expected
+            storage.append(run_of(10_001, 10_002))
+            storage.sync()
+        with self.opened(tmp_path) as storage:
+            assert kept(storage).entries == tuple(run_of(9_991, 10_002))
+            assert storage.term(9_990) == 1
 
     def test_a_crash_leaves_a_prefix_of_compactions_too(self, tmp_path: Path) -> None:
         """Compactions keep their order with appends and votes, over any crash."""
-        self.needs_durability(tmp_path)
         writes: list[Callable[[Storage], None]] = [
             lambda storage: storage.append(run_of(1, 5)),
             lambda storage: storage.compact(2, 1),
@@ -232,25 +258,42 @@ class CompactionSuite(ABC):
                 copy = tmp_path / f"crashed after {synced}"
                 assert self.after_crash(directory, copy) in allowed
 
-    def test_memberships_are_found(self, tmp_path: Path) -> None:
-        """Their indexes come in order, synced or not, dropped and replaced ones not."""
-        with self.opened(tmp_path) as storage:
-            assert list(storage.membership_indexes()) == []
-            storage.append([_membership(1), *run_of(2, 4), _membership(5)])
-            storage.append([*run_of(6, 6), _membership(7), _membership(8)])
-            assert list(storage.membership_indexes()) == [1, 5, 7, 8]
-            storage.append(run_of(8, 9, term=2))
-            assert list(storage.membership_indexes()) == [1, 5, 7]
-            storage.sync()
-            storage.compact(5, 1)
-            assert list(storage.membership_indexes()) == [7]
-            storage.append([_membership(10, 3)])
-            storage.compact(9, 7)
-            assert list(storage.membership_indexes()) == []
+    def test_a_compaction_may_end_inside_an_append(self, tmp_path: Path) -> None:
+        """The rest of it stays, can be replaced, and can be dropped, over crashes."""
+        changes: list[Callable[[Storage], None]] = [
+            lambda storage: storage.compact(6, 1),
+            lambda storage: storage.append(run_of(7, 8, term=2)),
+            lambda storage: storage.append(run_of(8, 9, term=3)),
+            lambda storage: storage.compact(7, 2),
+            lambda storage: storage.compact(8, 9),
+            lambda storage: storage.append(run_of(9, 12, term=9)),
+            lambda storage: storage.compact(10, 9),
+        ]
+        for is_synced in (False, True):
+            directory = tmp_path / f"synced {is_synced}"
+            with self.opened(directory) as storage:
+                storage.append(run_of(1, 4))
+                storage.append(run_of(5, 10))
+                storage.sync()
+                allowed = [kept(storage)]
+                for number, change in enumerate(changes):
+                    change(storage)
+                    allowed.append(kept(storage))
+                    if is_synced:
+                        storage.sync()
+                        allowed = allowed[-1:]
+                    copy = tmp_path / f"copy {number} {is_synced}"
+                    assert self.after_crash(directory, copy) in allowed
+                storage.sync()
+                expected = kept(storage)
+                assert expected == Kept(
+                    HardState(), tuple(run_of(11, 12, term=9)), (10, 9)
+                )
+            with self.opened(directory) as storage:
+                assert kept(storage) == expected
 
     def test_memberships_are_found_again(self, tmp_path: Path) -> None:
         """After a close they are where they were."""
-        self.needs_durability(tmp_path)
         with self.opened(tmp_path) as storage:
             storage.append([_membership(1), *run_of(2, 4), _membership(5)])
             storage.append([*run_of(6, 6), _membership(7)])

@@ -91,6 +91,7 @@ MESSAGES: tuple[Message, ...] = (
     InstallSnapshotResponse("s1", 7, index=40, checksum=2**32 - 1, next_chunk=2),
     RequestReadIndex("s1", term=7, id=3),
     RequestReadIndexResponse("s1", term=7, id=3, index=44),
+    AppendEntries("s1", 7, 41, 6, 40, 3, may_lease=False),
 )
 
 #: Errors as servers answer them; what they hold crosses the wire.
@@ -122,6 +123,8 @@ class RecordingInbox:
         self.unwelcome: dict[ServerId, ProtocolError] = {}
         #: Who said that this server is not welcome, and why, likewise in order.
         self.refusals: list[tuple[ServerId, ProtocolError]] = []
+        #: Whose process has ended, as the transport says.
+        self.ended: list[ServerId] = []
 
     def welcome(self, peer: Identity) -> None:
         """Refuse the unwelcome; all others may talk to this server."""
@@ -133,9 +136,13 @@ class RecordingInbox:
         """Keep *error*."""
         self.refusals.append((peer, error))
 
-    def deliver(self, message: Message) -> None:
-        """Keep *message*."""
-        self.messages.append(message)
+    def gone(self, peer: ServerId) -> None:
+        """Keep *peer*."""
+        self.ended.append(peer)
+
+    def deliver(self, *messages: Message) -> None:
+        """Keep *messages*."""
+        self.messages += messages
 
     def answer(self, method: str, payload: bytes) -> Deferred[bytes]:
         """Fail, wait, or return *payload* reversed, as *method* says."""

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from consensus.core.values import LogIndex, ServerId
     from consensus.interfaces import Snapshot
 
-_COMMANDS = (Set, Delete, Cas, Get)
 
 _encode_result = msgspec.msgpack.Encoder().encode
 
@@ -106,7 +105,8 @@ class KVStore(StateMachine):
 
     def encode(self, value: Any) -> bytes:
         """Return a command, a query or a result as bytes; see the base."""
-        if isinstance(value, _COMMANDS):
+        # Commands and queries are, and results are not.
+        if isinstance(value, msgspec.Struct):
             return commands.encode(value)
         try:
             return _encode_result(value)

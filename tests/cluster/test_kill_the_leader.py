@@ -19,6 +19,7 @@ from twisted.trial.unittest import TestCase
 from adapters.storage.lmdb import LMDBStorage
 from adapters.storage.rocksdb import RocksDBStorage
 from adapters.storage.sqlite import SQLiteStorage
+from adapters.storage.wal import WALStorage
 from consensus.applier import Applier
 from consensus.client import Client
 from consensus.errors import OutcomeUnknownError, RaftError
@@ -36,6 +37,7 @@ ENGINES: dict[str, type[Storage]] = {
     "sqlite": SQLiteStorage,
     "rocksdb": RocksDBStorage,
     "lmdb": LMDBStorage,
+    "wal": WALStorage,
 }
 
 
@@ -182,3 +184,7 @@ class KillTheLeaderTests(TestCase):
     async def test_lmdb(self) -> None:
         """On LMDB."""
         await self.run_with("lmdb")
+
+    async def test_wal(self) -> None:
+        """On a log of our own."""
+        await self.run_with("wal")

@@ -212,7 +212,7 @@ def test_killed_during_changes(processes: MemberProcesses) -> None:
     cluster.check_reads()
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "rocksdb", "lmdb"])
+@pytest.mark.parametrize("engine", ["sqlite", "rocksdb", "lmdb", "wal"])
 def test_recover(engine: str) -> None:
     """A survivor goes on alone, and wiped servers join the new cluster."""
     with TemporaryDirectory(prefix="raft-") as directory:

@@ -163,3 +163,7 @@ class SyncedBeforeAnsweredTests(TestCase):
     async def test_lmdb(self) -> None:
         """On LMDB."""
         await self.run_with("lmdb")
+
+    async def test_wal(self) -> None:
+        """On a log of our own."""
+        await self.run_with("wal")

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from consensus.core.reads import MAX_WAITING
 from consensus.core.state import Tuning
 from consensus.core.values import Role
 from consensus.errors import NotLeaderError, RejectedError
@@ -265,7 +266,9 @@ class Core(RuleBasedStateMachine):
         for raft in self.network.rafts.values():
             state = raft.state
             assert state.progress.keys() <= set(_ALL)
-            assert len(state.reads) <= self.count
+            # A question that comes twice waits twice.
+            assert len({(each.asker, each.id) for each in state.reads}) <= self.count
+            assert len(state.reads) <= MAX_WAITING
             assert state.votes <= set(_ALL)
             if state.role is not Role.LEADER:
                 assert not state.reads

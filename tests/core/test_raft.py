@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 
+from consensus.core.dispatch import DISPATCH
 from consensus.core.membership import Membership
 from consensus.core.messages import (
     AppendEntries,
@@ -22,7 +23,7 @@ from consensus.core.messages import (
     RequestVoteResponse,
     TimeoutNow,
 )
-from consensus.core.raft import DISPATCH, Raft
+from consensus.core.raft import Raft
 from consensus.core.ready import (
     Fetch,
     MembershipChanged,
@@ -278,6 +279,13 @@ class ProposeTests:
             (4, EntryKind.SESSION, b"x"),
             (5, EntryKind.COMMAND, b"y"),
         ]
+
+    def test_kinds_are_as_many_as_commands(self) -> None:
+        """None is left out; nothing is appended."""
+        raft = _leader(1).rafts["s1"]
+        with pytest.raises(ValueError, match="2 commands, but 1 kinds"):
+            raft.propose([b"x", b"y"], [EntryKind.SESSION])
+        assert raft.state.log.last_index == 3
 
     def test_become_consecutive_entries_of_the_term(self) -> None:
         """The first index is returned; one Ready writes them all."""

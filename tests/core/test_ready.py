@@ -1,4 +1,4 @@
-"""Ready: whether there is anything to do, and for whom."""
+"""Ready: what the storage has to do before others hear of it."""
 
 from __future__ import annotations
 
@@ -32,19 +32,6 @@ _FOR_OTHERS: dict[str, Any] = {
     "restore": _META,
     "events": [RoleChanged(Role.FOLLOWER, 1, None)],
 }
-
-
-class BoolTests:
-    """Whether there is anything to do."""
-
-    def test_nothing_is_nothing(self) -> None:
-        """The number alone is no reason to act."""
-        assert not Ready(number=7)
-
-    @pytest.mark.parametrize("effect", [*_FOR_STORAGE, *_FOR_OTHERS])
-    def test_every_effect_is_a_reason_to_act(self, effect: str) -> None:
-        """None is lost because the others are absent."""
-        assert Ready(1, **{effect: (_FOR_STORAGE | _FOR_OTHERS)[effect]})
 
 
 class NeedsStorageTests:

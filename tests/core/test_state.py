@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,15 +11,22 @@ from consensus.core import state as roles
 from consensus.core.log import Log
 from consensus.core.membership import Membership
 from consensus.core.messages import RequestVoteResponse
-from consensus.core.ready import MembershipChanged, RoleChanged
+from consensus.core.ready import (
+    Fetch,
+    FetchChunk,
+    MembershipChanged,
+    ReceivedChunk,
+    RoleChanged,
+)
 from consensus.core.state import PendingRead, State, Tuning
-from consensus.core.values import EntryKind, HardState, Role
+from consensus.core.values import EntryKind, HardState, Role, SnapshotMeta
 from tests.support.network import entries_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _ANSWER = RequestVoteResponse("s1", 2, granted=True)
+_META = SnapshotMeta(1, 1, b"", 1)
 
 
 def _state(
@@ -35,6 +43,34 @@ def _state(
         role=role,
         durable=HardState(2, "s3"),
     )
+
+
+class OutputTests:
+    """What the next Ready has to say."""
+
+    def test_nothing_is_nothing(self) -> None:
+        """A state that just stands there wants nothing done."""
+        assert not _state().has_output
+
+    @pytest.mark.parametrize(
+        "effect",
+        [
+            {"messages": [("s1", _ANSWER)]},
+            {"messages_after": [("s1", _ANSWER)]},
+            {"events": [RoleChanged(Role.FOLLOWER, 1, None)]},
+            {"confirmed_reads": [(0, 0)]},
+            {"failed_reads": [0]},
+            {"fetches": [Fetch(1, 1, 1, None, 1)]},
+            {"chunk_fetches": [FetchChunk(_META, 0, "s2", 1)]},
+            {"received": [ReceivedChunk(_META, 0, b"")]},
+            {"compact": (1, 1)},
+            {"restore": _META},
+        ],
+        ids=lambda effect: next(iter(effect)),
+    )
+    def test_every_effect_is_output(self, effect: dict[str, Any]) -> None:
+        """None is lost because the others are absent."""
+        assert replace(_state(), **effect).has_output
 
 
 class PeersTests:

@@ -21,10 +21,14 @@ import consensus
 from adapters.storage.lmdb import LMDBOptions
 from adapters.storage.rocksdb import RocksDBOptions
 from adapters.storage.sqlite import SQLiteOptions
+from adapters.storage.wal import WALOptions
 from adapters.transport.amp_connection import AMPOptions
 from adapters.transport.memory import MemoryOptions
 from consensus import cli, errors
 from consensus.config import Limits, Reads, Timing
+from tests.bench.__main__ import parser
+from tests.bench.against import RIVALS
+from tests.bench.scenarios import SCENARIOS
 from tests.support.markdown import Block, Page
 from tests.support.walkthrough import matches, walk
 
@@ -51,8 +55,9 @@ SHORT = [
     *(
         f"docs/reference/{name}.md"
         for name in (
-            *("command-line", "config", "errors", "library"),
-            *("snapshot-files", "storage-formats", "testing"),
+            *("batch-format", "bench", "command-line", "config", "errors"),
+            *("library", "snapshot-files", "storage-formats", "testing"),
+            "wal-format",
         )
     ),
 ]
@@ -156,6 +161,7 @@ class ReferenceTests:
             for cls in (
                 *(Timing, Limits, Reads, AMPOptions),
                 *(MemoryOptions, SQLiteOptions, RocksDBOptions, LMDBOptions),
+                WALOptions,
             )
             for each in fields(cls)
         }
@@ -187,6 +193,21 @@ class ReferenceTests:
             assert f"`raft {name}" in text
             for parameter in command.params:
                 assert parameter.opts[0] in text, (name, parameter.opts)
+
+    def test_bench(self) -> None:
+        """Every scenario of the bench stands there, and every option and rival."""
+        text = reference("bench")
+        assert re.findall(r"^\| `(\w+)` \| [a-z]", text, re.MULTILINE) == list(
+            SCENARIOS
+        )
+        known = [
+            option
+            for action in parser()._actions
+            for option in action.option_strings
+            if action.dest != "help"
+        ]
+        named = [*known, *RIVALS]
+        assert not [each for each in named if f"`{each}" not in text]
 
     def test_index(self) -> None:
         """The index leads to every page."""

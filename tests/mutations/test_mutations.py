@@ -46,7 +46,7 @@ pytestmark = pytest.mark.mutation
 SCHEDULES = [
     "tests/simulation/test_random_schedules.py"
     f"::test_no_schedule_breaks_a_property[{seed}]"
-    for seed in range(12)
+    for seed in range(17)
 ]
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters.transport.memory import MemoryNetwork
 from consensus.errors import RaftError
 from consensus.interfaces import StateMachine
 from tests.support import storages
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
+    from adapters.transport.memory import MemoryNetwork
     from consensus.server import RaftServer
 
 _LINEARIZABLE = ("linearizable", "lease", "follower")
@@ -155,7 +155,7 @@ def test_no_schedule_breaks_a_promise(seed: int, tmp_path: Path) -> None:
     }
     servers = Servers(config=config, data_dir=tmp_path, machine=Counter)
     servers.random.seed(seed)
-    network = MemoryNetwork.named(servers.mapping["transport"]["options"]["network"])
+    network = servers.network
     callers = Callers(servers, dice)
     for _ in range(1500):
         callers.step()

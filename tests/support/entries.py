@@ -130,7 +130,12 @@ class Log:
 def results(applier: Applier, *entries: Entry) -> list[Any]:
     """Apply *entries* at once; return each result, errors as ``Type: text``."""
     found: list[tuple[int, Any]] = []
-    applier.apply(entries, lambda entry, result: found.append((entry.index, result)))
+
+    def applied(done: Sequence[Entry], came_to: Sequence[Any]) -> None:
+        indexes = [entry.index for entry in done]
+        found.extend(zip(indexes, came_to, strict=True))
+
+    applier.apply(entries, applied)
     assert [index for index, _ in found] == [entry.index for entry in entries]
     return [_shown(result) for _, result in found]
 

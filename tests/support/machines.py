@@ -66,12 +66,15 @@ class MachineServer:
     def refused(self, peer: str, error: ProtocolError) -> None:
         """Take no notice."""
 
+    def gone(self, peer: str) -> None:
+        """Take no notice."""
+
     @property
     def state(self) -> Any:
         """Return what the writes have made."""
         return self.applier.state
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, *messages: Message) -> None:
         """Take no messages."""
 
     def answer(self, method: str, payload: bytes) -> Deferred[bytes]:
@@ -117,7 +120,7 @@ class MachineServer:
             data = entry_of(operation, payload, time)
             entry = Entry(self._index, 1, EntryKind.SESSION, data)
         results: list[Any] = []
-        self.applier.apply([entry], lambda _, result: results.append(result))
+        self.applier.apply([entry], lambda _, came_to: results.extend(came_to))
         return results[0]
 
     def settle(self) -> None:

@@ -6,9 +6,11 @@ import random
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from adapters.transport.memory import MemoryNetwork
 from consensus.config import from_mapping
 from consensus.interfaces import StateMachine
 from consensus.server import RaftServer
@@ -117,6 +119,11 @@ class Servers:
             self.reactor.advance(0.001)
         raise AssertionError("it never came to that")
 
+    @property
+    def network(self) -> MemoryNetwork:
+        """Return what joins the servers; a test may cut it."""
+        return MemoryNetwork.named(self.mapping["transport"]["options"]["network"])
+
     def stop(self, name: str) -> None:
         """Stop *name*."""
         self.result(self.servers.pop(name).stopService())
@@ -138,6 +145,12 @@ class Servers:
         if isinstance(box[0], Failure):
             box[0].raiseException()
         return box[0]
+
+    def failing(self, waiting: Deferred[Any], error: type[Exception]) -> Any:
+        """Let time pass until *waiting* fails; return its *error*."""
+        with pytest.raises(error) as caught:
+            self.result(waiting)
+        return caught.value
 
     def leader(self) -> RaftServer:
         """Wait until exactly one running server leads the newest term."""

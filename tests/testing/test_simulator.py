@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from consensus.applier import Applier
-from consensus.core import changes, election, raft, reads, replication
+from consensus.core import changes, dispatch, election, reads, replication
 from consensus.core.messages import (
     RequestReadIndexResponse,
     RequestVote,
@@ -443,7 +443,7 @@ def vote_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let :func:`vote_again` deal with every request."""
     for role in (Role.FOLLOWER, Role.PRE_CANDIDATE):
         key: tuple[Role, type[Any]] = (role, RequestVote)
-        monkeypatch.setitem(raft.DISPATCH, key, vote_again)
+        monkeypatch.setitem(dispatch.DISPATCH, key, vote_again)
 
 
 def crashes(seed: int) -> Scenario:
@@ -463,14 +463,31 @@ def sleeping_leaders(seed: int) -> Scenario:
     return replace(scenario_of(seed), servers=3, clients=8)
 
 
+def new_leaders(seed: int) -> Scenario:
+    """Return a scenario whose clients always ask, whoever has just begun to lead."""
+    scenario = scenario_of(seed, 4.0)
+    return replace(
+        scenario,
+        servers=3,
+        clients=8,
+        config={**scenario.config, "reads": {"lease": False}},
+        cluster={"sync": (0.0, 0.05)},
+        client={"timeout": 1.5, "pause": 0.02},
+    )
+
+
 _OFTEN = {"every_entries": 5, "keep_entries": 1}
 
 #: Half of the clients are cut off together with it.
 _SLEEPS = [Fault(at, 2.0, "sleep", (LEADER,), 0.5) for at in (1.0, 3.5, 6.0)]
 
+#: Each has the whole log, but does not know how much of it is committed.
+_TRANSFERS = [Fault(0.5 + 0.4 * number, 0.0, "transfer") for number in range(8)]
+
 #: Where a bug shows; anywhere, if it is not here.
 _PLACES: dict[Any, tuple[Callable[[int], Scenario], list[Fault] | None]] = {
     read_at_once: (sleeping_leaders, _SLEEPS),
+    read_too_early: (new_leaders, _TRANSFERS),
     encode_nothing: (crashes, None),
 }
 

@@ -7,11 +7,11 @@ import pytest
 from adapters.storage.memory import MemoryStorage
 from consensus.core.values import Entry, EntryKind, HardState
 from consensus.errors import StorageError
-from consensus.testing.storage import StorageSuite
+from consensus.testing.storage import VolatileStorageSuite
 
 
-class TestMemoryStorage(StorageSuite):
-    """What every storage promises."""
+class TestMemoryStorage(VolatileStorageSuite):
+    """What every storage promises while it is open."""
 
     def make(self, directory: Path) -> MemoryStorage:  # noqa: ARG002 - it needs none
         return MemoryStorage()

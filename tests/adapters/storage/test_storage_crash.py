@@ -12,6 +12,7 @@ import pytest
 from adapters.storage.lmdb import LMDBStorage
 from adapters.storage.rocksdb import RocksDBStorage
 from adapters.storage.sqlite import SQLiteStorage
+from adapters.storage.wal import WALStorage
 from consensus.core.values import Entry, HardState
 from tests.adapters.storage import append_forever
 from tests.support.tracing import needs_strace
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from consensus.interfaces import Storage
 
 PLENTY = 1 << 30
-ENGINES = [SQLiteStorage, RocksDBStorage, LMDBStorage]
+ENGINES = [SQLiteStorage, RocksDBStorage, LMDBStorage, WALStorage]
 
 
 def command(engine: type[Storage], *arguments: str) -> list[str]:
@@ -104,6 +105,7 @@ def said_after_sync(lines: list[str], file: str) -> list[int]:
         (SQLiteStorage, r"\.sqlite-wal"),
         (RocksDBStorage, r"\d\.log"),
         (LMDBStorage, r"data\.mdb"),
+        (WALStorage, r"raft\.wal/\d+\.log"),
     ],
 )
 def test_the_disk_is_asked_before_each_acknowledgement(
@@ -123,6 +125,7 @@ def test_the_disk_is_asked_before_each_acknowledgement(
         (SQLiteStorage, r"\.sqlite-wal"),
         (RocksDBStorage, r"\d\.sst"),
         (LMDBStorage, r"data\.mdb"),
+        (WALStorage, r"raft\.wal/\d+\.log"),
     ],
 )
 def test_what_an_open_finds_is_on_the_disk(

@@ -14,6 +14,7 @@ import pytest
 from adapters.storage.lmdb import LMDBStorage
 from adapters.storage.rocksdb import RocksDBStorage
 from adapters.storage.sqlite import SQLiteStorage
+from adapters.storage.wal import WALStorage
 from consensus.core.values import Entry, EntryKind, HardState
 from consensus.testing.storage_model import Kept, kept
 from tests.adapters.storage import flip_bytes
@@ -91,6 +92,44 @@ def test_a_torn_log_ends_at_a_sync(
     assert lengths[-2] == ROUNDS - 1
 
 
+@pytest.mark.parametrize(
+    ("make", "pattern"),
+    [
+        (SQLiteStorage, "raft.sqlite-wal"),
+        (RocksDBStorage, "raft.rocksdb/*.log"),
+    ],
+)
+def test_a_torn_append_of_several_batches_is_none(
+    make: type[Storage], pattern: str, tmp_path: Path
+) -> None:
+    """Wherever the write-ahead log ends in the middle of it."""
+    first, torn = tmp_path / "first", tmp_path / "torn"
+    first.mkdir()
+    draw = random.Random(7)  # noqa: S311 - reproducible, not secret
+    large = [
+        Entry(index, 2, EntryKind.COMMAND, draw.randbytes(300))
+        for index in range(2, 5000)
+    ]
+    storage = make()
+    storage.open(first)
+    with closing(storage):
+        storage.append([Entry(index, 1, EntryKind.COMMAND, b"") for index in (1, 2)])
+        storage.sync()
+        before = kept(storage)
+        (log,) = first.glob(pattern)
+        start = log.stat().st_size
+        storage.append(large)
+        storage.sync()
+        after = kept(storage)
+        whole = log.read_bytes()
+        assert len(whole) - start > 1_400_000
+        for end in [start, *draw.sample(range(start, len(whole)), 8), len(whole)]:
+            shutil.copytree(first, torn)
+            (torn / log.relative_to(first)).write_bytes(whole[:end])
+            assert found_in(make, torn) == (after if end == len(whole) else before)
+            shutil.rmtree(torn)
+
+
 def test_a_torn_commit_of_lmdb_is_none(tmp_path: Path) -> None:
     """Until its meta page is written, no other page of it counts."""
     first = tmp_path / "first"
@@ -138,6 +177,7 @@ def check_torn_commit(
         (SQLiteStorage, "raft.sqlite"),
         (RocksDBStorage, "raft.rocksdb/*.sst"),
         (LMDBStorage, "raft.lmdb/data.mdb"),
+        (WALStorage, "raft.wal/*.log"),
     ],
 )
 def test_no_flipped_byte_goes_unnoticed(

@@ -14,7 +14,9 @@ import pytest
 from adapters.storage.lmdb import LMDBStorage
 from adapters.storage.rocksdb import RocksDBOptions, RocksDBStorage
 from adapters.storage.sqlite import SQLiteOptions, SQLiteStorage
+from adapters.storage.wal import WALStorage
 from consensus.core.values import Entry, EntryKind
+from consensus.errors import CompactedError
 from consensus.testing.storage import run_of
 
 if TYPE_CHECKING:
@@ -30,8 +32,9 @@ MAKERS: list[Callable[[], Storage]] = [
     lambda: SQLiteStorage(SQLiteOptions(checkpoint_mib=1)),
     lambda: RocksDBStorage(RocksDBOptions(write_buffer_mib=1)),
     LMDBStorage,
+    WALStorage,
 ]
-NAMES = ["sqlite", "rocksdb", "lmdb"]
+NAMES = ["sqlite", "rocksdb", "lmdb", "wal"]
 
 by_engine = pytest.mark.parametrize("make", MAKERS, ids=NAMES)
 
@@ -74,19 +77,19 @@ def test_a_log_that_is_compacted_does_not_grow(
 
 
 def sqlite_count(path: Path) -> int:
-    """Return how many entries, dropped or not, are in the file in *path*."""
+    """Return how many batches, dropped or not, are in the file in *path*."""
     with closing(sqlite3.connect(path / "raft.sqlite")) as connection:
-        found: int = connection.execute("SELECT count(*) FROM entries").fetchone()[0]
+        found: int = connection.execute("SELECT count(*) FROM batches").fetchone()[0]
         return found
 
 
 def lmdb_count(path: Path) -> int:
-    """Return how many entries, dropped or not, are in the environment in *path*."""
+    """Return how many batches, dropped or not, are in the environment in *path*."""
     where = str(path / "raft.lmdb")
     with closing(lmdb.open(where, max_dbs=2, readonly=True)) as environment:
-        entries = environment.open_db(b"entries", create=False)
-        with environment.begin(entries) as transaction:
-            found: int = transaction.stat(entries)["entries"]
+        batches = environment.open_db(b"batches", create=False)
+        with environment.begin(batches) as transaction:
+            found: int = transaction.stat(batches)["entries"]
             return found
 
 
@@ -95,7 +98,7 @@ def lmdb_count(path: Path) -> int:
     [(SQLiteStorage, sqlite_count), (LMDBStorage, lmdb_count)],
     ids=["sqlite", "lmdb"],
 )
-def test_old_entries_go_bit_by_bit(
+def test_old_batches_go_bit_by_bit(
     make: Callable[[], Storage], count: Callable[[Path], int], tmp_path: Path
 ) -> None:
     """A crash in the middle finds the base and nothing below; the rest goes later."""
@@ -104,8 +107,11 @@ def test_old_entries_go_bit_by_bit(
     storage = make()
     storage.open(first)
     with closing(storage):
-        append(storage, 1, 5000, size=10)
-        storage.compact(4900, 1)
+        for start in range(1, 5000, 5):
+            storage.append(run_of(start, start + 4))
+        storage.sync()
+        # In the middle of a batch, which stays.
+        storage.compact(4902, 1)
         storage.sync()
         storage.append(run_of(5001, 5001))
         storage.sync()
@@ -113,19 +119,22 @@ def test_old_entries_go_bit_by_bit(
     storage = make()
     storage.open(copy)
     with closing(storage):
-        assert storage.first_index() == 4901
-        assert storage.term(4900) == 1
-        assert list(storage.entries(5001, 5001, PLENTY)) == run_of(5001, 5001)
-    assert count(copy) == 5001 - 2000
+        assert storage.first_index() == 4903
+        assert storage.term(4902) == 1
+        with pytest.raises(CompactedError):
+            storage.entries(4902, 4902, PLENTY)
+        assert list(storage.entries(4903, 5001, PLENTY)) == run_of(4903, 5001)
+    assert count(copy) == 1001 - 2 * 50
     storage = make()
     storage.open(copy)
     with closing(storage):
-        for index in range(5002, 5010):
+        for index in range(5002, 5030):
             storage.append(run_of(index, index))
             storage.sync()
-        assert storage.first_index() == 4901
-        assert storage.last_index() == 5009
-    assert count(copy) == 109
+        assert storage.first_index() == 4903
+        assert storage.last_index() == 5029
+        assert list(storage.entries(4903, 5029, PLENTY)) == run_of(4903, 5029)
+    assert count(copy) == 20 + 29
 
 
 @by_engine

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import CancelledError
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import MemoryReactor, StringTransport
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from adapters.transport.amp_boxes import Box, BoxProtocol, encode_box
-from adapters.transport.amp_commands import MAX_PART_BYTES
+from adapters.transport.amp_commands import MAX_PART_BYTES, join_bytes
 from consensus.errors import (
     NotLeaderError,
     OutcomeUnknownError,
@@ -28,17 +30,61 @@ from tests.support.deferreds import error_of, has_fired, result_of
 MAX_BOX_BYTES = 200_000
 
 
+class Socket(FileDescriptor):
+    """
+    Twisted's buffer before a socket, and a socket that takes what the test likes.
+
+    Args:
+        room: How many bytes it takes.
+    """
+
+    def __init__(self, room: int = 1 << 30) -> None:
+        reactor: Any = MemoryReactor()
+        super().__init__(reactor)
+        self.writers: Any = reactor.getWriters
+        self.connected = 1
+        self.room = room
+        self.taken = b""
+        #: How often somebody tried to write.
+        self.tries = 0
+        self.error: Exception | None = None
+
+    def writeSomeData(self, data: bytes) -> int | Exception:
+        """Take some bytes, or say what is wrong."""
+        self.tries += 1
+        if self.error is not None:
+            return self.error
+        some = bytes(data[: self.room])
+        self.room -= len(some)
+        self.taken += some
+        return len(some)
+
+    def abortConnection(self) -> None:
+        """Write no more."""
+        self.stopWriting()  # type: ignore[no-untyped-call] # Twisted's
+
+    def run(self) -> object:
+        """Do what the reactor does when the socket takes more."""
+        result: object = self.doWrite()  # type: ignore[no-untyped-call] # Twisted's
+        return result
+
+    @property
+    def is_waiting(self) -> bool:
+        """Say whether the reactor is to write more when it can."""
+        return self in self.writers()
+
+
 class Recorder(BoxProtocol):
     """A connection's end that keeps what arrives."""
 
-    def __init__(self) -> None:
+    def __init__(self, socket: Socket | None = None) -> None:
         self.time = Clock()
         super().__init__(self.time, MAX_BOX_BYTES)
         self.messages: list[bytes] = []
         self.commands: list[tuple[bytes, bytes | None, Box]] = []
         self.violations: list[ProtocolError] = []
         self.wire = StringTransport()
-        self.transport = self.wire
+        self.transport = self.wire if socket is None else socket
         self.connectionMade()
 
     def part_received(self) -> None:
@@ -46,6 +92,9 @@ class Recorder(BoxProtocol):
 
     def message_received(self, data: bytes) -> None:
         self.messages.append(data)
+
+    def messages_end(self) -> None:
+        pass
 
     def command_received(self, command: bytes, tag: bytes | None, box: Box) -> None:
         self.commands.append((command, tag, box))
@@ -116,6 +165,60 @@ class ReadingTests:
             value for kind, value in sent if kind == "command"
         ]
         assert recorder.violations == []
+
+    @given(
+        st.lists(
+            st.dictionaries(
+                st.binary(min_size=1, max_size=20).filter(
+                    lambda key: not key.startswith((b"_", b"last", b"part"))
+                ),
+                st.binary(max_size=300),
+                max_size=6,
+            ).map(lambda items: {**items, b"_command": b"Call", b"_ask": b"1f"}),
+            max_size=5,
+        ),
+        st.data(),
+    )
+    def test_keys_in_any_order(self, boxes: list[Box], data: st.DataObject) -> None:
+        """A box means the same whatever order its keys have, and however it is cut."""
+        orders = [data.draw(st.permutations(sorted(box))) for box in boxes]
+        stream = b"".join(
+            encode_box((key, box[key]) for key in order)
+            for box, order in zip(boxes, orders, strict=True)
+        )
+        assert [dict(box) for box in amp.parseString(stream)] == boxes
+        cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=12))
+        recorder = Recorder()
+        for first, last in pairwise([0, *sorted(cuts), len(stream)]):
+            recorder.dataReceived(stream[first:last])
+        assert [box for _, _, box in recorder.commands] == boxes
+        assert recorder.violations == []
+
+    @given(st.integers(0, MAX_BOX_BYTES // 2))
+    def test_an_answer_is_what_twisted_reads(self, size: int) -> None:
+        """However large: it has as many keys as it takes."""
+        recorder = Recorder()
+        payload = bytes(size)
+        recorder.answer_bytes(b"2a", payload)
+        (box,) = recorder.sent()
+        assert box.pop(b"_answer") == b"2a"
+        assert join_bytes(b"payload", box) == payload
+
+    def test_keys_that_come_again_are_counted(self) -> None:
+        """What is read again and again while it is not complete has an end."""
+        assert "too many keys" in refusal(b"\0\1k\0\0" * 100)
+
+    def test_an_incomplete_box_is_not_read_for_each_byte(self) -> None:
+        """But when its next length or value is there."""
+        recorder = Recorder()
+        stream = encode_box([(b"_command", b"Fly"), (b"height", bytes(5000))])
+        reads: list[int] = []
+        consume = recorder._consume
+        recorder._consume = lambda buffer: reads.append(0) or consume(buffer)  # type: ignore[func-returns-value, method-assign]
+        for at in range(len(stream)):
+            recorder.dataReceived(stream[at : at + 1])
+        assert len(recorder.commands) == 1
+        assert len(reads) <= 10
 
     def test_byte_by_byte(self) -> None:
         """A message of which one byte comes at a time arrives once, at its end."""
@@ -287,6 +390,96 @@ class WritingTests:
         assert not recorder.is_open
         recorder.dataReceived(box_of(_command=b"Fly"))
         assert recorder.commands == []
+
+
+class AtOnceTests:
+    """Messages do not wait for the reactor's next turn, if the socket takes them."""
+
+    MESSAGE = box_of(_command=b"Message", last=b"hello")
+
+    def test_a_message(self) -> None:
+        """It has left when the call returns, and the reactor has nothing to do."""
+        socket = Socket()
+        Recorder(socket).send_message(b"hello")
+        assert socket.taken == self.MESSAGE
+        assert not socket.is_waiting
+
+    def test_what_is_no_message_waits(self) -> None:
+        """Answers go together, on the next turn, or with the next message."""
+        socket = Socket()
+        recorder = Recorder(socket)
+        recorder.answer(b"1", ())
+        recorder.answer(b"2", ())
+        assert socket.taken == b""
+        recorder.send_message(b"hello")
+        assert socket.tries == 1
+        answers = box_of(_answer=b"1") + box_of(_answer=b"2")
+        assert socket.taken == answers + self.MESSAGE
+
+    def test_a_socket_that_takes_a_part(self) -> None:
+        """The reactor sends the rest, before any other message."""
+        socket = Socket(room=5)
+        recorder = Recorder(socket)
+        recorder.send_message(b"hello")
+        recorder.send_message(b"hello")
+        assert socket.taken == self.MESSAGE[:5]
+        assert socket.is_waiting
+        socket.room = 1000
+        socket.run()
+        assert socket.taken == 2 * self.MESSAGE
+        assert not socket.is_waiting
+
+    def test_a_socket_that_does_not_keep_up(self) -> None:
+        """Nobody tries until the reactor finds that it takes more."""
+        socket = Socket(room=0)
+        recorder = Recorder(socket)
+        recorder.send_message(bytes(MAX_PART_BYTES))
+        recorder.send_message(bytes(MAX_PART_BYTES))
+        assert recorder._is_paused
+        tries, unsent = socket.tries, recorder.unsent
+        recorder.send_message(b"hello")
+        assert socket.tries == tries
+        assert recorder.unsent == unsent + len(self.MESSAGE)
+        socket.room = 1 << 30
+        while socket.is_waiting:
+            socket.run()
+        assert recorder.unsent == 0
+        assert socket.taken.endswith(self.MESSAGE)
+        recorder.send_message(b"hello")
+        assert socket.taken.endswith(2 * self.MESSAGE)
+
+    def test_a_socket_that_fails(self) -> None:
+        """The reactor will see that too: it closes the connection, nobody else."""
+        socket = Socket()
+        recorder = Recorder(socket)
+        socket.error = ConnectionLost()
+        recorder.send_message(b"hello")
+        assert recorder.is_open
+        assert socket.is_waiting
+        assert socket.run() is socket.error
+
+    @pytest.mark.parametrize("end", ["drop", "finish"])
+    def test_a_connection_that_is_over(self, end: str) -> None:
+        """Nobody tries to write on it."""
+        socket = Socket()
+        recorder = Recorder(socket)
+        getattr(recorder, end)()
+        recorder.send_message(b"hello")
+        assert socket.tries == 0
+
+    def test_a_connection_that_was_lost(self) -> None:
+        """Likewise."""
+        socket = Socket()
+        recorder = Recorder(socket)
+        recorder.connectionLost(Failure(ConnectionDone()))
+        recorder.send_message(b"hello")
+        assert socket.tries == 0
+
+    def test_a_transport_without_a_socket(self) -> None:
+        """What cannot be asked to write at once writes when it likes."""
+        recorder = Recorder()
+        recorder.send_message(b"hello")
+        assert recorder.wire.value() == self.MESSAGE
 
 
 class AskingTests:

@@ -8,6 +8,7 @@ import pytest
 from twisted.internet.protocol import Factory
 from twisted.protocols import amp
 
+from adapters.transport.amp_boxes import encode_box
 from adapters.transport.amp_codec import encode
 from adapters.transport.amp_commands import Call, Hello, Message, Ping
 from consensus.core.messages import RequestVote
@@ -138,6 +139,73 @@ class IntroductionTests:
             world.settle()
         assert is_closed(stranger)
         assert "lacks the text 'cluster'" in logged[0]
+
+
+def box_of(message: RequestVote) -> bytes:
+    """Return *message* as its box."""
+    data = encode(message)
+    return encode_box([(b"_command", b"Message"), (b"last", data)])
+
+
+class TogetherTests:
+    """Messages that come together are delivered together."""
+
+    LIE = RequestVote("s3", 7, 6, 5)
+
+    def votes(self, count: int) -> list[RequestVote]:
+        """Return messages that can be told apart."""
+        return [RequestVote("s2", term, 6, 5) for term in range(1, count + 1)]
+
+    def delivered(self, world: World, *pieces: bytes) -> list[tuple[Any, ...]]:
+        """Return what is delivered together when *pieces* come one by one."""
+        batches: list[tuple[Any, ...]] = []
+        inbox: Any = world.inboxes["s1"]
+        inbox.deliver = lambda *messages: batches.append(messages)
+        stranger: Any = world.stranger("s1")
+        hello(stranger)
+        world.settle()
+        for piece in pieces:
+            stranger.transport.write(piece)
+            world.settle()
+        self.stranger = stranger
+        return batches
+
+    def test_all_of_one_read(self, world: World) -> None:
+        """In their order."""
+        votes = self.votes(3)
+        assert self.delivered(world, b"".join(map(box_of, votes))) == [tuple(votes)]
+
+    def test_what_is_not_complete_comes_with_what_completes_it(
+        self, world: World
+    ) -> None:
+        """And does not hold back the others."""
+        votes = self.votes(3)
+        first, second, third = map(box_of, votes)
+        pieces = (first + second[:9], second[9:20], second[20:] + third)
+        assert self.delivered(world, *pieces) == [(votes[0],), tuple(votes[1:])]
+
+    def test_nothing_is_not_delivered(self, world: World) -> None:
+        """A read without a message disturbs nobody."""
+        assert self.delivered(world, box_of(VOTE)[:9]) == []
+
+    @pytest.mark.parametrize(
+        "bad",
+        [b"\0\0", b"GET / HTTP/1.1\r\n", box_of(LIE)],
+        ids=["empty", "http", "lie"],
+    )
+    def test_what_came_before_a_bad_box(self, world: World, bad: bytes) -> None:
+        """It is good, and delivered; nothing behind the bad one is."""
+        votes = self.votes(3)
+        boxes = b"".join(map(box_of, votes[:2])) + bad + box_of(votes[2])
+        with warnings() as logged:
+            assert self.delivered(world, boxes) == [tuple(votes[:2])]
+        assert is_closed(self.stranger)
+        assert len(logged) == 1
+
+    def test_a_bad_box_alone(self, world: World) -> None:
+        """There is nothing to deliver."""
+        with warnings():
+            assert self.delivered(world, box_of(self.LIE)) == []
 
 
 class Impostor(amp.AMP):

@@ -114,10 +114,9 @@ class Wire:
             return
         connection = self.connection
         connection.dataReceived(data)
-        kept = len(connection._rest) + connection._box_bytes + connection._parts_bytes
+        kept = len(connection._rest) + connection._parts_bytes
         self.peak = max(self.peak, kept)
         assert connection._calls <= _CALLS
-        assert len(connection._box or ()) <= connection._max_keys + 1
         self.wire.clear()
 
     def stream(self, pieces: Iterator[bytes], sizes: tuple[int, ...]) -> int:

@@ -85,12 +85,45 @@ class ReconnectTests:
         two = world.server("s2")
         one.connect("s2", address_of("s2"))
         made = 0
-        for _ in range(100):
-            world.settle(0.1)
+        for _ in range(500):
+            world.settle(0.02)
             for connection in list(two._connections):
                 made += 1
                 connection.drop()
         assert made < 25
+
+    def test_a_peer_that_has_ended_is_told_of_soon(self, world: World) -> None:
+        """Its connections are lost, and nobody listens at its address."""
+        _, two = world.pair()
+        world.settle(1.0)
+        two.close()
+        world.settle(0.02)
+        assert "s2" in world.inboxes["s1"].ended
+
+    def test_a_lost_connection_alone_is_nobodys_end(self, world: World) -> None:
+        """Whoever listens is there."""
+        one, two = world.pair()
+        for transport in (one, two):
+            for connection in list(transport._connections):
+                connection.drop()
+        world.settle(5.0)
+        assert world.inboxes["s1"].ended == world.inboxes["s2"].ended == []
+
+    def test_a_peer_that_cannot_be_called_may_have_called(self, world: World) -> None:
+        """A firewall that lets nobody in ends nobody, until the peer hangs up."""
+        one = world.server("s1")
+        two = world.client()
+        identity = Identity("c", "s2", "1")
+        result_of(two.listen(identity, "tcp:127.0.0.1:7", RecordingInbox()))
+        two.connect("s1", address_of("s1"))
+        world.settle(0.1)
+        one.connect("s2", address_of("s2"))
+        world.settle(3.0)
+        assert world.passes(two, "s1")
+        assert world.inboxes["s1"].ended == []
+        two.close()
+        world.settle(0.0)
+        assert world.inboxes["s1"].ended == ["s2"]
 
     def test_connecting_twice_changes_nothing(self, world: World) -> None:
         """The connection to a known address is kept."""

@@ -152,7 +152,8 @@ class MemoryNetworkTests:
                 super().__init__()
                 self.test = test
 
-            def deliver(self, message: Any) -> None:
+            def deliver(self, *messages: Any) -> None:
+                (message,) = messages
                 turns.append(message.term)
                 if message.term < 3:
                     self.test.servers["s1"].send(

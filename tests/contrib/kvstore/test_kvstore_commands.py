@@ -174,3 +174,23 @@ class LimitTests:
     def test_a_command_with_half_a_character(self) -> None:
         with pytest.raises(InvalidCommandError):
             encode(Set(b"k", "\ud800"))
+
+    def test_an_object_that_is_no_command(self) -> None:
+        """Neither something else nor a command that has more to it gets in."""
+
+        class Other(msgspec.Struct, tag="other", array_like=True):
+            key: bytes
+
+        class More(Set, frozen=True):
+            ttl: int = 0
+
+        for value in (Other(b"k"), More(b"k", b"v", 7)):
+            with pytest.raises(InvalidCommandError):
+                encode(value)
+
+    def test_a_value_that_was_put_there_by_force(self) -> None:
+        """An object of ours may hold anything; the log does not."""
+        command = Set(b"k", "v")
+        msgspec.structs.force_setattr(command, "value", 7)
+        with pytest.raises(InvalidCommandError):
+            encode(command)
