@@ -1,5 +1,5 @@
 """
-Entries as bytes: the same on every disk and on the wire.
+Entries as bytes: the same on every disk and on the wire; and how many have room.
 
 A batch of entries is packed with a handful of calls, however many they are:
 neighbours mostly share term and kind, so those stand once for a *run* of
@@ -17,7 +17,8 @@ stands where a message or a record says what it is about, with the checksum.
 from __future__ import annotations
 
 import struct
-from itertools import groupby
+from bisect import bisect_right
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
 
 from consensus.core.values import Entry, EntryKind
@@ -35,6 +36,19 @@ _NONE = _COUNTS.pack(0, 0)
 # A storage may keep numbers with a sign, so half of the range is refused.
 _LARGEST = 2**63 - 1
 _LAST_KIND = max(EntryKind)
+
+
+def fitting(entries: Sequence[Entry], room: int, least: int = 1) -> Sequence[Entry]:
+    """
+    Return the first of *entries*, as many as have room.
+
+    Args:
+        entries: In their order.
+        room: For their commands, in bytes.
+        least: So many come back even if they have none.
+    """
+    ends = list(accumulate(len(entry.command) for entry in entries))
+    return entries[: max(least, bisect_right(ends, room))]
 
 
 def pack_entries(entries: Sequence[Entry]) -> bytes:

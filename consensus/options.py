@@ -37,29 +37,6 @@ _BAD = (ValueError, RecursionError)
 _CONSISTENCIES = get_args(Consistency)
 
 
-class WriteOptions(
-    msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True
-):
-    """
-    How a write is to be done.
-
-    Args:
-        with_index: Answer with the log index, too.
-        forwarded: Another server passed it on; it goes no further.
-    """
-
-    with_index: bool = False
-    forwarded: bool = False
-
-    #: The method that takes them.
-    method: ClassVar[str] = "write_with"
-
-    @property
-    def needs_leader(self) -> bool:
-        """Say whether only the leader can do it."""
-        return True
-
-
 class ManyOptions(
     msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True
 ):
@@ -79,6 +56,20 @@ class ManyOptions(
     def needs_leader(self) -> bool:
         """Say whether only the leader can do it."""
         return True
+
+
+class WriteOptions(ManyOptions, frozen=True, kw_only=True):
+    """
+    How a write is to be done.
+
+    Args:
+        with_index: Answer with the log index, too.
+    """
+
+    with_index: bool = False
+
+    #: The method that takes them.
+    method: ClassVar[str] = "write_with"
 
 
 class ReadOptions(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consensus.core.values import Entry, EntryKind
-from consensus.entries import pack_entries, unpack_entries
+from consensus.entries import fitting, pack_entries, unpack_entries
 
 _RUN = struct.Struct(">QBI")
 
@@ -123,3 +123,20 @@ class HostileBytesTests:
         """No memory is taken for four thousand million entries."""
         with pytest.raises(ValueError, match="fewer entries"):
             unpack_entries(struct.pack(">II", 2**32 - 1, 1), 1)
+
+
+class FittingTests:
+    """How many entries have room."""
+
+    @pytest.mark.parametrize(
+        ("room", "least", "count"),
+        [(0, 1, 1), (0, 0, 0), (2, 0, 0), (3, 1, 1), (5, 1, 1), (6, 1, 3), (99, 1, 3)],
+    )
+    def test_as_many_as_have_room(self, room: int, least: int, count: int) -> None:
+        """An empty one has room where there is none; some may have to come."""
+        commands = b"one", b"two", b""
+        entries = [Entry(n, 1, 1, each) for n, each in enumerate(commands, 1)]
+        assert fitting(entries, room, least) == entries[:count]
+
+    def test_of_none(self) -> None:
+        assert fitting([], 10) == []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.storage.records import Extent
 from consensus.core.values import HardState
+from consensus.entries import fitting
 from consensus.interfaces import Storage
 
 if TYPE_CHECKING:
@@ -57,14 +58,7 @@ class MemoryStorage(Storage):
         """Return the very entries that were appended."""
         self._extent.check_range(first, last)
         begin = self._extent.first_index
-        found: list[Entry] = []
-        size = 0
-        for entry in self._entries[first - begin : last - begin + 1]:
-            size += len(entry.command)
-            if found and size > max_bytes:
-                break
-            found.append(entry)
-        return found
+        return fitting(self._entries[first - begin : last - begin + 1], max_bytes)
 
     def term(self, index: LogIndex) -> Term:
         """Return the term of the entry at *index*."""

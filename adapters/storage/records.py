@@ -30,7 +30,7 @@ from crc32c import crc32c
 
 from consensus.core.values import EntryKind, HardState
 from consensus.durable import sync_path
-from consensus.entries import pack_entries, unpack_entries
+from consensus.entries import fitting, pack_entries, unpack_entries
 from consensus.errors import CompactedError, Finding, StorageError
 from consensus.interfaces import Storage
 
@@ -180,22 +180,12 @@ def gather(
         chosen = batch[skipped : last - start + 1]
         room -= sum([len(entry.command) for entry in chosen])
         if room < 0:
-            return _fitting([*found, *chosen], max_bytes)
+            return list(fitting([*found, *chosen], max_bytes))
         found += chosen
         expected += len(chosen)
         if expected > last:
             return found
     raise StorageError(missing_entry(place, expected))
-
-
-def _fitting(entries: Sequence[Entry], max_bytes: int) -> list[Entry]:
-    """Return those of *entries* that *max_bytes* hold, and the first."""
-    room = max_bytes
-    for count, entry in enumerate(entries):
-        room -= len(entry.command)
-        if room < 0:
-            return list(entries[: max(count, 1)])
-    return list(entries)
 
 
 # --- the hard state ---------------------------------------------------------------

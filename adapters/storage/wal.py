@@ -53,7 +53,7 @@ from adapters.storage.wal_segment import (
 )
 from adapters.storage.wal_stock import Stock
 from consensus.core.values import HardState
-from consensus.entries import pack_entries, unpack_entries
+from consensus.entries import fitting, pack_entries, unpack_entries
 from consensus.errors import DiskFullError, Finding, StorageError
 
 if TYPE_CHECKING:
@@ -199,7 +199,8 @@ class WALStorage(records.RecordStorage):
                 batch = self._some(first, last)
                 all_of_it = sum([len(entry.command) for entry in batch])
                 if size + all_of_it > max_bytes:
-                    return found + _fitting(batch, max_bytes - size, len(found))
+                    room, least = max_bytes - size, 0 if found else 1
+                    return [*found, *fitting(batch, room, least)]
                 size += all_of_it
                 found += batch
                 first += len(batch)
@@ -442,17 +443,6 @@ class WALStorage(records.RecordStorage):
         for sequence in sequences_in(self._path):
             if sequence < self._oldest:
                 self._stock.give(segment_path(self._path, sequence), self._limit)
-
-
-def _fitting(batch: list[Entry], room: int, before: int) -> list[Entry]:
-    """Return what of *batch* fits into *room*; one at least, if none is *before*."""
-    count = 0
-    for entry in batch:
-        room -= len(entry.command)
-        if room < 0 and before + count:
-            break
-        count += 1
-    return batch[:count]
 
 
 def _make_directory(path: Path, size: int) -> None:

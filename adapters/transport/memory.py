@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from twisted.internet.defer import fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -20,19 +19,14 @@ from consensus.errors import (
     OutcomeUnknownError,
     ProtocolError,
     RaftError,
-    UnreachableError,
 )
-from consensus.in_process import Call, as_raised_elsewhere
-from consensus.interfaces import Transport
+from consensus.in_process import Call, InProcessTransport, as_raised_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted.internet.defer import Deferred
-
     from consensus.core.messages import Message
-    from consensus.core.values import Address, Identity, ServerId
-    from consensus.interfaces import Inbox
+    from consensus.core.values import Address, ServerId
 
 _log = Logger()
 
@@ -102,7 +96,7 @@ class MemoryNetwork:
         return not is_down and (sender, receiver) not in self._cut
 
 
-class MemoryTransport(Transport):
+class MemoryTransport(InProcessTransport):
     """
     Joins the servers and clients of one process.
 
@@ -114,72 +108,29 @@ class MemoryTransport(Transport):
     Options: ClassVar[type[Any]] = MemoryOptions
 
     options: MemoryOptions
+    network: MemoryNetwork
 
     def __init__(self, options: Any, reactor: Any, clock: Any) -> None:
         super().__init__(options, reactor, clock)
         self.network = MemoryNetwork.named(self.options.network)
-        #: How many messages could not be sent.
-        self.lost_messages = 0
-        self.identity: Identity | None = None
-        self._inbox: Inbox | None = None
-        self._address: Address = ""
-        self._peers: dict[ServerId, Address] = {}
-        # Who has sent us something, as a connection that they made.
-        self._callers: dict[ServerId, MemoryTransport] = {}
-        # Who has been welcome, and as whom, and when.
-        self._met: dict[ServerId, tuple[MemoryTransport, Identity, int]] = {}
         # What was said last of whom this server refuses, and of who refuses it.
         self._refusing: dict[ServerId, str] = {}
         self._refused_by: dict[ServerId, str] = {}
         self._queue: deque[Callable[[], None]] = deque()
         self._is_due = False
-        self._is_closed = False
-        self._calls: set[_Call] = set()
 
     @property
     def name(self) -> ServerId:
         """Return the server's name; empty for a client."""
         return "" if self.identity is None else self.identity.server
 
-    def listen(
-        self, identity: Identity, address: Address, inbox: Inbox
-    ) -> Deferred[None]:
-        """Take *address* of the network; see the base."""
-        address = address or identity.server
-        if address in self.network.listening:
-            message = (
-                f"cannot listen on {address!r}: another server of this process does"
-            )
-            return fail(UnreachableError(message))
-        self.identity = identity
-        self._inbox = inbox
-        self._address = address
-        self.network.listening[address] = self
-        return succeed(None)
-
-    def introduce(self, identity: Identity) -> None:
-        """Be *identity* from now on; see the base."""
-        super().introduce(identity)
-        self._met.clear()
-
-    def connect(self, peer: ServerId, address: Address) -> None:
-        """Remember where *peer* is; see the base."""
-        self._peers[peer] = address or peer
-        self.enqueue(partial(self._meet, peer))
-
-    def _meet(self, peer: ServerId) -> None:
+    def meet(self, peer: ServerId) -> None:
         """Look at *peer*, and let it look at this server, if it is there."""
         carries = self.network.carries
         if carries(self.name, peer) and carries(peer, self.name):
             found = self._route(peer)
             if found is not None:
                 found._welcomes(self, self.name)  # noqa: SLF001 - its own class
-
-    def disconnect(self, peer: ServerId) -> None:
-        """Forget *peer*; see the base."""
-        self._peers.pop(peer, None)
-        self._callers.pop(peer, None)
-        self._met.pop(peer, None)
 
     def send(self, peer: ServerId, message: Message) -> None:
         """Queue *message* for *peer* or lose it; see the base."""
@@ -192,7 +143,7 @@ class MemoryTransport(Transport):
         ):
             self.lost_messages += 1
             return
-        target.enqueue(lambda: target.receive(self, message))
+        target.later(lambda: target.receive(self, message))
 
     def _route(self, peer: ServerId) -> MemoryTransport | None:
         """Return the transport of *peer*: where it is, or where it came from."""
@@ -211,18 +162,11 @@ class MemoryTransport(Transport):
         if self._met.get(peer) == meeting:
             return True
         try:
-            if other.server != peer:
-                message = (
-                    f"the server there is {other.server!r}, not {peer!r}: correct the"
-                    f" address of {peer!r} under members, or start the right server"
-                )
-                raise ProtocolError(message)  # noqa: TRY301 - refused like the others
-            inbox.welcome(other)
+            self.look_at(other, peer, inbox)
         except ProtocolError as error:
-            self._met.pop(peer, None)
             self._warn_once(self._refusing, peer, "refuses", str(error))
             if self.network.carries(self.name, peer):
-                found.enqueue(partial(found.hear, self.name, error))
+                found.later(partial(found.hear, self.name, error))
             return False
         self._met[peer] = meeting
         self._refusing.pop(peer, None)
@@ -232,7 +176,7 @@ class MemoryTransport(Transport):
         """Learn that *peer* does not talk to this server; of this network only."""
         if self._inbox is not None and not self._is_closed:
             self._warn_once(self._refused_by, peer, "is refused by", str(error))
-            self._inbox.refused(peer, error)
+        super().hear(peer, error)
 
     def _warn_once(
         self, said: dict[ServerId, str], peer: ServerId, verb: str, sentence: str
@@ -265,31 +209,11 @@ class MemoryTransport(Transport):
         self._callers[sender.name] = sender
         self._inbox.deliver(message)
 
-    def ask(
-        self, address: Address, method: str, payload: bytes, timeout: float
-    ) -> Deferred[bytes]:
-        """Call *method* of the server at *address*; see the base."""
-        if self._is_closed:
-            return fail(UnreachableError("the transport is closed"))
-        call = _Call(self, address, timeout)
-        self.enqueue(lambda: call.start(method, payload))
-        return call.result
+    def call_to(self, address: Address, timeout: float) -> _Call:
+        """Return a call to the server at *address*."""
+        return _Call(self, address, timeout)
 
-    def answer(self, method: str, payload: bytes) -> Deferred[bytes] | None:
-        """Let the server answer; ``None`` if there is none any more."""
-        if self._inbox is None or self._is_closed:
-            return None
-        return self._inbox.answer(method, payload)
-
-    def begin(self, call: _Call) -> None:
-        """Remember that *call* is under way here, in case of :meth:`close`."""
-        self._calls.add(call)
-
-    def end(self, call: _Call) -> None:
-        """Forget *call*."""
-        self._calls.discard(call)
-
-    def enqueue(self, work: Callable[[], None]) -> None:
+    def later(self, work: Callable[[], None]) -> None:
         """Do *work* in a later turn, after all that was given before."""
         self._queue.append(work)
         if not self._is_due:
@@ -306,19 +230,6 @@ class MemoryTransport(Transport):
             self._is_due = True
             self.reactor.callFromThread(self._work)
 
-    def close(self) -> Deferred[None]:
-        """Leave the network; see the base."""
-        if not self._is_closed:
-            self._is_closed = True
-            if self.network.listening.get(self._address) is self:
-                del self.network.listening[self._address]
-            for call in list(self._calls):
-                call.break_off()
-            self._peers.clear()
-            self._callers.clear()
-            self._met.clear()
-        return succeed(None)
-
 
 class _Call(Call["MemoryTransport"]):
     """A call whose question and answer wait in the queues of the two ends."""
@@ -333,7 +244,7 @@ class _Call(Call["MemoryTransport"]):
             self.miss()
             return
         self.reach(server)
-        server.enqueue(lambda: self._arrive(server, method, payload))
+        server.later(lambda: self._arrive(server, method, payload))
 
     def _arrive(self, server: MemoryTransport, method: str, payload: bytes) -> None:
         answer = server.answer(method, payload)
@@ -345,7 +256,7 @@ class _Call(Call["MemoryTransport"]):
             answer = Failure(_sent_error(answer))
         server, client = self.server, self.client
         if server is not None and client.network.carries(server.name, client.name):
-            client.enqueue(lambda: self.finish(answer))
+            client.later(lambda: self.finish(answer))
 
 
 def _sent_error(failure: Failure) -> RaftError:

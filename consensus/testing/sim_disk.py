@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from consensus.core.values import HardState, Identity
+from consensus.entries import fitting
 from consensus.errors import CompactedError, DiskFullError, StorageError
 from consensus.interfaces import Storage
 from consensus.snapshots import MemorySnapshots, SnapshotWriter
@@ -276,15 +277,8 @@ class SimulatedStorage(Storage):
         if last > live.last_index:
             message = f"there is no entry {last}; the last is {live.last_index}"
             raise StorageError(message)
-        found: list[Entry] = []
-        size = 0
         base = live.base_index + 1
-        for entry in live.entries[first - base : last - base + 1]:
-            size += len(entry.command)
-            if found and size > max_bytes:
-                break
-            found.append(entry)
-        return found
+        return fitting(live.entries[first - base : last - base + 1], max_bytes)
 
     def term(self, index: LogIndex) -> Term:
         """Return the term of the entry at *index*."""

@@ -11,22 +11,17 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import fail, succeed
 from twisted.python.failure import Failure
 
-from consensus.errors import ProtocolError, RaftError, UnreachableError
-from consensus.in_process import Call, as_raised_elsewhere
-from consensus.interfaces import Transport
+from consensus.errors import ProtocolError, RaftError
+from consensus.in_process import Call, InProcessTransport, as_raised_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-    from twisted.internet.defer import Deferred
-
     from consensus.core.messages import Message
-    from consensus.core.values import Address, Identity, ServerId
-    from consensus.interfaces import Inbox
+    from consensus.core.values import Address, ServerId
     from consensus.testing.sim_time import VirtualTime
 
 #: Messages that may be under way to one server; more are lost.
@@ -152,6 +147,7 @@ class SimulatedNetwork:
         if not arrivals or self._waiting[address] >= _MOST_WAITING:
             sender.lost_messages += 1
             self.seen("lost", sender.name, peer, message)
+            return
         for arrival in arrivals:
             self._waiting[address] += 1
             self.time.at(arrival, self._arrive, sender, peer, address, message)
@@ -175,23 +171,14 @@ def _ignore(what: str, sender: ServerId, receiver: ServerId, message: Message) -
     """Take no notice."""
 
 
-class SimulatedTransport(Transport):
+class SimulatedTransport(InProcessTransport):
     """One end of a :class:`SimulatedNetwork`."""
+
+    network: SimulatedNetwork
 
     def __init__(self, options: SimulatedNetwork, reactor: Any, clock: Any) -> None:
         super().__init__(options, reactor, clock)
         self.network = options
-        self.identity: Identity | None = None
-        #: Counts messages that were given to :meth:`send` and went nowhere.
-        self.lost_messages = 0
-        self._inbox: Inbox | None = None
-        self._address: Address = ""
-        self._peers: dict[ServerId, Address] = {}
-        # Where those are that only called here.
-        self._callers: dict[ServerId, Address] = {}
-        self._met: dict[ServerId, tuple[SimulatedTransport, Identity]] = {}
-        self._is_closed = False
-        self._calls: dict[_Call, None] = {}
 
     @property
     def name(self) -> ServerId:
@@ -200,38 +187,18 @@ class SimulatedTransport(Transport):
 
     # --- servers -----------------------------------------------------------------
 
-    def listen(
-        self, identity: Identity, address: Address, inbox: Inbox
-    ) -> Deferred[None]:
-        """Take *address* of the network; see the base."""
-        address = address or identity.server
-        if address in self.network.listening:
-            message = f"cannot listen on {address!r}: another server does"
-            return fail(UnreachableError(message))
-        self.identity = identity
-        self._inbox = inbox
-        self._address = address
-        self.network.listening[address] = self
-        return succeed(None)
+    def later(self, work: Callable[[], None]) -> None:
+        """Do *work* in the next turn of its host."""
+        self.reactor.callFromThread(work)
 
-    def introduce(self, identity: Identity) -> None:
-        """Be *identity* from now on; see the base."""
-        super().introduce(identity)
-        self._met.clear()
-
-    def connect(self, peer: ServerId, address: Address) -> None:
-        """Remember where *peer* is; see the base."""
-        self._peers[peer] = address or peer
-        self.reactor.callFromThread(self._meet, peer)
-
-    def _meet(self, peer: ServerId) -> None:
+    def meet(self, peer: ServerId) -> None:
         """Look at *peer*, and let it look at this server, if it is there."""
         found = self.network.listening.get(self._peers.get(peer, ""))
         if found is not None and not self._is_closed and self._is_joined(peer):
             self._welcomes(found, peer)
-            found.reactor.perform(found.meet, self)
+            found.reactor.perform(found.be_met, self)
 
-    def meet(self, other: SimulatedTransport) -> None:
+    def be_met(self, other: SimulatedTransport) -> None:
         """Look at *other*; only a transport of the same network calls this."""
         if not self._is_closed:
             self._welcomes(other, other.name)
@@ -239,12 +206,6 @@ class SimulatedTransport(Transport):
     def _is_joined(self, peer: ServerId) -> bool:
         carries = self.network.carries
         return carries(self.name, peer) and carries(peer, self.name)
-
-    def disconnect(self, peer: ServerId) -> None:
-        """Forget *peer*; see the base."""
-        self._peers.pop(peer, None)
-        self._callers.pop(peer, None)
-        self._met.pop(peer, None)
 
     def send(self, peer: ServerId, message: Message) -> None:
         """Send *message* to *peer* or lose it; see the base."""
@@ -293,48 +254,19 @@ class SimulatedTransport(Transport):
         if met is not None and met[0] is found and met[1] is other:
             return True
         try:
-            if other.server != peer:
-                message = f"the server there is {other.server!r}, not {peer!r}"
-                raise ProtocolError(message)  # noqa: TRY301 - refused like the others
-            inbox.welcome(other)
+            self.look_at(other, peer, inbox)
         except ProtocolError as error:
-            self._met.pop(peer, None)
             if self.network.carries(self.name, peer):
                 found.reactor.callFromThread(found.hear, self.name, error)
             return False
         self._met[peer] = (found, other)
         return True
 
-    def hear(self, peer: ServerId, error: ProtocolError) -> None:
-        """Learn that *peer* does not talk to this server; of this network only."""
-        if self._inbox is not None and not self._is_closed:
-            self._inbox.refused(peer, error)
-
     # --- calls ---------------------------------------------------------------------
 
-    def ask(
-        self, address: Address, method: str, payload: bytes, timeout: float
-    ) -> Deferred[bytes]:
-        """Call *method* of the server at *address*; see the base."""
-        if self._is_closed:
-            return fail(UnreachableError("the transport is closed"))
-        call = _Call(self, address, timeout)
-        self.reactor.callFromThread(call.start, method, payload)
-        return call.result
-
-    def answer(self, method: str, payload: bytes) -> Deferred[bytes] | None:
-        """Let the server answer; ``None`` if there is none any more."""
-        if self._inbox is None or self._is_closed:
-            return None
-        return self._inbox.answer(method, payload)
-
-    def begin(self, call: _Call) -> None:
-        """Remember that *call* is under way here, in case of :meth:`close`."""
-        self._calls[call] = None
-
-    def end(self, call: _Call) -> None:
-        """Forget *call*."""
-        self._calls.pop(call, None)
+    def call_to(self, address: Address, timeout: float) -> _Call:
+        """Return a call to the server at *address*."""
+        return _Call(self, address, timeout)
 
     def die(self) -> None:
         """Leave the network with the process; nobody here hears of it."""
@@ -342,19 +274,6 @@ class SimulatedTransport(Transport):
             if call.client is self:
                 call.forget()
         self.close()
-
-    def close(self) -> Deferred[None]:
-        """Leave the network; see the base."""
-        if not self._is_closed:
-            self._is_closed = True
-            if self.network.listening.get(self._address) is self:
-                del self.network.listening[self._address]
-            for call in list(self._calls):
-                call.lose(self)
-            self._peers.clear()
-            self._callers.clear()
-            self._met.clear()
-        return succeed(None)
 
 
 class _Call(Call["SimulatedTransport"]):

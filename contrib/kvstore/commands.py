@@ -50,14 +50,15 @@ def _check_value(value: Any) -> None:
 
 # gc=False: of keys and values no cycle can be made, so that the collector need
 # not look at thousands of commands under way.
-class Set(
-    msgspec.Struct,
-    tag="set",
-    array_like=True,
-    forbid_unknown_fields=True,
-    frozen=True,
-    gc=False,
+class _Stored(
+    msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False
 ):
+    """What is in the log, or comes with a call; subclasses have its options."""
+
+    key: _Key
+
+
+class Set(_Stored, tag="set", frozen=True):
     """
     Give *key* the *value*, whatever it had; the result is ``None``.
 
@@ -65,7 +66,6 @@ class Set(
         TypeError: *value* is neither text nor bytes.
     """
 
-    key: _Key
     value: Any
 
     def __post_init__(self) -> None:
@@ -74,27 +74,11 @@ class Set(
             _check_value(self.value)
 
 
-class Delete(
-    msgspec.Struct,
-    tag="delete",
-    array_like=True,
-    forbid_unknown_fields=True,
-    frozen=True,
-    gc=False,
-):
+class Delete(_Stored, tag="delete", frozen=True):
     """Remove *key*; the result says whether it was there."""
 
-    key: _Key
 
-
-class Cas(
-    msgspec.Struct,
-    tag="cas",
-    array_like=True,
-    forbid_unknown_fields=True,
-    frozen=True,
-    gc=False,
-):
+class Cas(_Stored, tag="cas", frozen=True):
     """
     Give *key* the *value* if it has the *expected* one (compare and set).
 
@@ -105,7 +89,6 @@ class Cas(
         TypeError: A value is neither text nor bytes.
     """
 
-    key: _Key
     expected: Any
     value: Any
 
@@ -116,17 +99,8 @@ class Cas(
             _check_value(self.expected)
 
 
-class Get(
-    msgspec.Struct,
-    tag="get",
-    array_like=True,
-    forbid_unknown_fields=True,
-    frozen=True,
-    gc=False,
-):
+class Get(_Stored, tag="get", frozen=True):
     """The query for the value of *key*; ``None`` if it is not there."""
-
-    key: _Key
 
 
 #: What changes the state.

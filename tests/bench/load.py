@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ _STEP = 0.01
 _SLICE = 256
 
 
-class _Load:
+class _Load(ABC):
     """What closed and open loops have in common."""
 
     def __init__(
@@ -70,9 +71,9 @@ class _Load:
         self.begin()
         return self._finished
 
+    @abstractmethod
     def begin(self) -> None:
         """Issue the first operations."""
-        raise NotImplementedError
 
     def _issue(self) -> None:
         number = self._issued
@@ -129,9 +130,9 @@ class _Load:
                 self._under_way -= 1
                 self.after(self._now())
 
+    @abstractmethod
     def after(self, now: float) -> None:
         """Go on after an operation."""
-        raise NotImplementedError
 
     def _look(self) -> None:
         if self._finished.called:

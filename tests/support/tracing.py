@@ -16,7 +16,10 @@ def can_trace() -> bool:
     return done.returncode == 0
 
 
-#: Skips a test, or a class of them, where nobody may trace.
+#: Skips a test, or a class of them, where nobody may trace: only the kernel's own
+#: word says that a sync came before an answer.  ``.ci/run`` installs strace, so
+#: that there they run; elsewhere, macOS has none, and containers often forbid it.
 needs_strace = pytest.mark.skipif(
-    not can_trace(), reason="needs strace, and leave to use it"
+    not can_trace(),
+    reason="this system has no strace, or forbids it; nothing else sees system calls",
 )

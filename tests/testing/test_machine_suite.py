@@ -193,10 +193,3 @@ class SuiteTests:
 
         with pytest.raises(pytest.fail.Exception, match="has no queries"):
             TestMine().test_an_answer_is_a_copy()
-
-    def test_only_a_machine_on_disk_has_a_test_less(self) -> None:
-        """What its handle_write needs around it is known to its apply_batch only."""
-        test = "test_apply_batch_does_what_handle_write_does"
-        with pytest.raises(pytest.skip.Exception, match="transaction"):
-            getattr(suite_of(Journal), test)()
-        getattr(suite_of(Dictionary), test)()

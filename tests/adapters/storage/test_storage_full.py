@@ -35,9 +35,12 @@ def can_mount() -> bool:
         return not subprocess.run(program, capture_output=True, check=False).returncode
 
 
+# Only a file system of its own can be filled without harm to others.  Where none
+# may be mounted, errors that are put in the place of a full disk's have to do: see
+# tests/test_disk_full.py and the engines' own tests.
 @pytest.mark.skipif(
     not can_mount(),
-    reason="needs unshare, and leave to mount a tmpfs in a namespace of one's own",
+    reason="this system lets nobody mount a tmpfs to fill (unshare -rm, mount)",
 )
 @pytest.mark.parametrize(
     "engine", [SQLiteStorage, RocksDBStorage, LMDBStorage, WALStorage]

@@ -40,8 +40,8 @@ class ChangesMessages(MemoryTransport):
 
 
 class TurnsMessagesRound(MemoryTransport):
-    def enqueue(self, work: Callable[[], None]) -> None:
-        super().enqueue(work)
+    def later(self, work: Callable[[], None]) -> None:
+        super().later(work)
         self._queue.rotate(1)
 
 
@@ -53,7 +53,7 @@ class LosesWhatIsLarge(MemoryTransport):
 
 
 class DeliversAtOnce(MemoryTransport):
-    def enqueue(self, work: Callable[[], None]) -> None:
+    def later(self, work: Callable[[], None]) -> None:
         work()
 
 
