@@ -18,6 +18,7 @@ from consensus.core.messages import Message
 from consensus.core.raft import Raft
 from consensus.core.state import Tuning
 from consensus.core.values import Entry, EntryKind, HardState, Role, SnapshotMeta
+from consensus.entries import fitting
 from consensus.testing.disk import Disk, decode_state, encode_state, entries_of
 
 if TYPE_CHECKING:
@@ -258,18 +259,12 @@ class Network:
             self.rafts[name].fetched(fetch, self._read(name, fetch))
         self.pump(name)
 
-    def _read(self, name: str, fetch: Fetch) -> list[Entry]:
-        entries: list[Entry] = []
-        size = 0
+    def _read(self, name: str, fetch: Fetch) -> Sequence[Entry]:
         if fetch.first <= self.disks[name].base[0]:
             # They were compacted meanwhile: there are none.
-            return entries
-        for entry in self.disks[name].read(fetch.first, fetch.last):
-            size += len(entry.command)
-            if entries and size > fetch.max_bytes:
-                break
-            entries.append(entry)
-        return entries
+            return ()
+        read = self.disks[name].read(fetch.first, fetch.last)
+        return fitting(read, fetch.max_bytes)
 
     def _sync_one(self, name: str) -> None:
         ready = self.unsynced[name].pop(0)
@@ -330,13 +325,21 @@ class Network:
 
     # --- the network -------------------------------------------------------
 
-    def deliver(self, position: int = 0) -> Message | None:
-        """Deliver one message of the queue; return it, or None if it was lost."""
+    def deliver(self, position: int = 0, *, is_last: bool = True) -> Message | None:
+        """
+        Deliver one message of the queue; return it, or None if it was lost.
+
+        Args:
+            position: Where in the queue it is.
+            is_last: Whether its receiver deals with it now, and not when it is
+                pumped, together with others.
+        """
         peer, message = self.queue.pop(position)
         if peer not in self.rafts or (message.sender, peer) in self.cut:
             return None
         self.rafts[peer].step(message)
-        self.pump(peer)
+        if is_last:
+            self.pump(peer)
         return message
 
     def settle(self) -> None:

@@ -9,6 +9,7 @@ membership, new servers, snapshots and slow installations (§4, §5).
 from __future__ import annotations
 
 from contextlib import suppress
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -185,6 +186,10 @@ class Schedule:
         self.loss = self.random.choice([0.0, 0.05, 0.3])
         #: Some runs change the cluster again and again, others never.
         self.restless = self.random.choice([0.0, 0.02, 0.1])
+        #: In some runs messages come together, with dice of their own.
+        self.gathers = Random(seed)  # noqa: S311 - repeatable
+        self.together = 0.7 if seed % 4 == 3 else 0.0
+        self.gathered: set[str] = set()
 
     def run(self) -> None:
         """Take random steps, then heal everything and expect progress."""
@@ -202,6 +207,7 @@ class Schedule:
         if dice < 0.55:
             for _ in range(1 + len(network.queue) // 8):
                 self.shuffle_one()
+            self.deal_with_all()
         elif dice < 0.80:
             name = self.random.choice(network.names)
             if name in network.rafts:
@@ -223,7 +229,18 @@ class Schedule:
             return
         if self.random.random() < 0.05:
             network.queue.append(network.queue[position])
-        network.deliver(position)
+        peer, _ = network.queue[position]
+        # A transport hands messages over together that came together.
+        is_last = self.gathers.random() >= self.together
+        if not is_last:
+            self.gathered.add(peer)
+        network.deliver(position, is_last=is_last)
+
+    def deal_with_all(self) -> None:
+        """Let everybody deal with what came together."""
+        for name in sorted(self.gathered & self.network.rafts.keys()):
+            self.network.pump(name)
+        self.gathered.clear()
 
     def propose(self) -> None:
         """Let each leader, perhaps a deposed one among them, take commands."""
