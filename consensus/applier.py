@@ -64,14 +64,14 @@ class Applier:
         self.state: Any = None
         self.sessions = Sessions()
         self.digests = Digests()
-        # Why there is no state yet, where that version is not known here.
-        self._missing: StorageError | None = None
+        #: Why there is no state yet, where that version is not known here.
+        self.missing: StorageError | None = None
         #: A machine on disk has applied the entries up to here already.
         self.on_disk: LogIndex = 0
         try:
             self._begin(self._for_version(1))
         except StorageError as error:
-            self._missing = error
+            self.missing = error
 
     def _for_version(self, version: int) -> StateMachine:
         """
@@ -90,7 +90,7 @@ class Applier:
         """Make the state before the first command."""
         self.machine = machine
         self.state = machine.init(self._name)
-        self._missing = None
+        self.missing = None
         self.on_disk = machine.last_applied(self.state)
 
     def check_version(self) -> None:
@@ -101,8 +101,8 @@ class Applier:
             StorageError: This release does not have the version that the log
                 is at.
         """
-        if self._missing is not None:
-            raise self._missing
+        if self.missing is not None:
+            raise self.missing
 
     def require_version(self) -> None:
         """
@@ -112,9 +112,9 @@ class Applier:
             OverloadedError: The cluster is about to agree on the machine's
                 version.
         """
-        if self._missing is not None:
+        if self.missing is not None:
             message = (
-                f"no version of the state machine is agreed on yet: {self._missing}"
+                f"no version of the state machine is agreed on yet: {self.missing}"
             )
             raise OverloadedError(message)
 
@@ -151,6 +151,9 @@ class Applier:
         Returns:
             How many were applied.
         """
+        known = self.on_disk + 1 - entries[0].index
+        if known > 0:
+            entries = entries[:known]
         results: list[Any] = []
         try:
             self._apply_each(entries, results.append)
@@ -164,32 +167,42 @@ class Applier:
     def _apply_each(
         self, entries: Sequence[Entry], came_to: Callable[[Any], None]
     ) -> None:
-        """Do so; tell *came_to* of each result when its entry is applied."""
-        # A list of commands that cannot be applied yet raises in apply_own.
-        plain = _COMMAND if self._missing is None else -1
+        """
+        Do so; tell *came_to* of each result when its entry is applied.
+
+        A machine on disk has all of them, or none.
+        """
+        is_due = self.missing is None and entries[0].index > self.on_disk
+        plain = _COMMAND if is_due else -1
         decode, handle_write = self.machine.decode, self.machine.handle_write
-        on_disk = self.on_disk
+        state = self.state
         for entry in entries:
-            result: Any = None
             kind = entry.kind
             if kind == plain:
-                if entry.index > on_disk:
-                    try:
-                        result, self.state = handle_write(
-                            decode(entry.command), self.state
-                        )
-                    except (MemoryError, StorageError):
-                        raise
-                    except Exception as error:  # noqa: BLE001 - it is the result
-                        result = failed(error)
-            elif kind not in NOTHING:
+                try:
+                    result, state = handle_write(decode(entry.command), state)
+                except (MemoryError, StorageError):
+                    self.state = state
+                    raise
+                except Exception as error:  # noqa: BLE001 - it is the result
+                    result = failed(error)
+            else:
+                self.state = state
                 result = self.apply_own(entry)
+                state = self.state
             came_to(result)
             if kind == _VERSION:
-                return
+                break
+        self.state = state
 
     def apply_own(self, entry: Entry) -> Any:
-        """Apply an entry of the framework's; return what its caller gets."""
+        """
+        Apply an entry of the framework's; return what its caller gets.
+
+        A command is one that a machine on disk has applied.
+        """
+        if entry.kind in NOTHING:
+            return None
         if entry.kind == _SESSION:
             self.check_version()
             due = self.sessions.admit(entry.index, entry.command)
@@ -200,6 +213,7 @@ class Applier:
             return as_answer(answer(result))
         if entry.kind == _COMMAND:
             self.check_version()
+            return None
         if entry.kind == _VERSION:
             self._upgrade(entry.index, upgrade_of(entry.index, entry.command))
             return None
@@ -221,7 +235,7 @@ class Applier:
         if version <= self.version:
             return  # of a leader that did not know it yet
         machine = self._for_version(version)
-        if self._missing is not None:
+        if self.missing is not None:
             self._begin(machine)
         elif index > self.on_disk:
             self.state = machine.upgrade(self.state, self.version)
@@ -256,7 +270,7 @@ class Applier:
 
     def digest(self) -> bytes | None:
         """Return the digest of the state as it is, if there is one."""
-        return None if self._missing else self.machine.digest(self.state)
+        return None if self.missing else self.machine.digest(self.state)
 
     @property
     def newest_version(self) -> int:
@@ -318,7 +332,7 @@ class Applier:
 
     def close(self) -> None:
         """Release what the state holds; nothing is applied any more."""
-        if self._missing is None:
+        if self.missing is None:
             self.machine.close(self.state)
 
     # --- snapshots -------------------------------------------------------------
@@ -365,13 +379,13 @@ class Applier:
         index = header.last_applied
         sessions = Sessions(header.time, header.sessions)
         machine, state, on_disk = self.machine, self.state, self.on_disk
-        if self._missing is not None or header.version != self.version:
+        if self.missing is not None or header.version != self.version:
             machine = self._for_version(header.version)
-        if self._missing is not None:
+        if self.missing is not None:
             state = machine.init(self._name)
             on_disk = machine.last_applied(state)
         if not 0 < index <= on_disk:
-            former, keeper = state, machine if self._missing else self.machine
+            former, keeper = state, machine if self.missing else self.machine
             state = _restored(machine, rest, index)
             if state is not former:
                 keeper.close(former)
@@ -381,7 +395,7 @@ class Applier:
         self.digests = Digests(
             header.marked, header.digest, header.is_claimed, header.equal
         )
-        self.last_applied, self._missing = index, None
+        self.last_applied, self.missing = index, None
 
 
 def _restored(machine: StateMachine, chunks: Iterable[bytes], index: LogIndex) -> Any:

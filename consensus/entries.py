@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, repeat
 from typing import TYPE_CHECKING
 
 from consensus.core.values import Entry, EntryKind
@@ -124,21 +124,21 @@ def _unpack(data: bytes, first: LogIndex, start: int, end: int) -> list[Entry]:
     lengths = struct.unpack_from(f">{count}I", data, stop)
     if lengths_end + sum(lengths) != end:
         raise ValueError("the length is not that of the entries")
+    ends = list(accumulate(lengths, initial=lengths_end))
+    commands = map(data.__getitem__, map(slice, ends, ends[1:]))
     entries: list[Entry] = []
-    add = entries.append
-    position, done = lengths_end, 0
+    after = first + count
     before = (0, -1)
     for term, kind, size in _RUN.iter_unpack(memoryview(data)[start:stop]):
         _check_run(before[0], term, kind)
         if not size or before == (term, kind):
             raise ValueError("runs are shorter than they could be")
         before = (term, kind)
-        for length in lengths[done : done + size]:
-            after = position + length
-            add(Entry(first, term, kind, data[position:after]))
-            first += 1
-            position = after
-        done += size
-    if done != count:
+        # In a loop of the interpreter's, for it is done for every write; it ends
+        # with the commands, however long the run says that it is.
+        indexes = range(first, first + size)
+        entries += map(Entry, indexes, repeat(term), repeat(kind), commands)
+        first += size
+    if first != after:
         raise ValueError("the runs are not as long as the entries are many")
     return entries

@@ -92,10 +92,11 @@ class RaftServer(ServerLife):
             OutcomeUnknownError: It may yet be applied.
             CommandFailedError: It was applied, and the machine raised.
         """
+        driver = self._driver
         try:
             encoded = self._encoded(command)
-            if self._leads:
-                return self.write_encoded(encoded, with_index=with_index)
+            if driver is not None and driver.raft.state.role is Role.LEADER:
+                return driver.write(encoded, with_index=with_index)
             passed_on = self.forward(WriteOptions(with_index=with_index), encoded)
             if passed_on is None:
                 return self.write_encoded(encoded, with_index=with_index)

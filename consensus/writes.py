@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
@@ -30,20 +30,16 @@ if TYPE_CHECKING:
     from consensus.core.raft import Raft
     from consensus.core.values import Entry, LogIndex, Term
 
-_command = attrgetter("command")
+    #: A write that somebody waits for: the command, the entry's kind, whether
+    #: the answer is to have the index, the answer.  A plain tuple is made in a
+    #: tenth of the time of any other.
+    _Write = tuple[bytes, int, bool, Deferred[Any] | "_Many"]
+
+_command = itemgetter(0)
 _term = attrgetter("term")
 
 _OVERLOADED = "too many writes are waiting; back off"
 _LOST = "this server no longer leads; the command may yet be committed"
-
-
-class _Write(NamedTuple):
-    """A write that somebody waits for."""
-
-    command: bytes
-    kind: int
-    with_index: bool
-    answer: Deferred[Any] | _Many
 
 
 class _Many:
@@ -135,11 +131,17 @@ class Writes:
         size = len(command)
         if size > self._max_command_bytes:
             self.check_size(size)
-        if not self._take(1, size):
+        # As _take does; a call less for each write.
+        if (
+            self._count >= self._max_pending_requests
+            or self._bytes + size > self._max_pending_bytes
+        ):
             # Not raised: there is much of it under load, and this costs less.
             return fail(OverloadedError(_OVERLOADED))
+        self._count += 1
+        self._bytes += size
         answer: Deferred[Any] = Deferred()
-        self._new.append(_Write(command, kind, with_index, answer))
+        self._new.append((command, kind, with_index, answer))
         return answer
 
     def add_many(self, commands: Sequence[bytes]) -> Deferred[list[Any]]:
@@ -171,7 +173,7 @@ class Writes:
             return fail(OverloadedError(_OVERLOADED))
         answer: Deferred[list[Any]] = Deferred()
         many = _Many(len(commands), answer)
-        self._new += [_Write(each, EntryKind.COMMAND, False, many) for each in commands]  # noqa: FBT003 - a field
+        self._new += [(each, EntryKind.COMMAND, False, many) for each in commands]
         return answer
 
     def _take(self, count: int, size: int) -> bool:
@@ -242,11 +244,13 @@ class Writes:
     ) -> None:
         """Answer *writes*, the first of which is at index *first*."""
         self._release(writes)
-        for number, (write, result) in enumerate(zip(writes, results, strict=True)):
-            if write.with_index and not isinstance(result, Failure):
-                write.answer.callback((result, first + number))
+        index = first
+        for (_, _, with_index, answer), result in zip(writes, results, strict=True):
+            if with_index and not isinstance(result, Failure):
+                answer.callback((result, index))
             else:
-                write.answer.callback(result)
+                answer.callback(result)
+            index += 1
 
     def drop_lost(self, raft: Raft) -> None:
         """Fail the writes of a leadership that is over."""
@@ -272,8 +276,8 @@ class Writes:
 
     def _fail(self, writes: list[_Write], error: Exception) -> None:
         self._release(writes)
-        for write in writes:
-            write.answer.errback(error)
+        for _, _, _, answer in writes:
+            answer.errback(error)
 
     def _release(self, writes: list[_Write]) -> None:
         self._count -= len(writes)

@@ -12,8 +12,9 @@ Datasette can open, also while the server runs.  Its tables:
     One row of ``id`` (always 1), ``term``, ``vote``, ``crc``.
 ``extent``
     One row of ``id`` (always 1), ``base_index`` and ``base_term`` of the last
-    dropped entry, ``last_index``, ``memberships`` (a JSON list of indexes),
-    ``crc``.
+    dropped entry, ``memberships`` (a JSON list of indexes), ``crc``; and
+    ``last_index``, the last entry when the row was written, which is not done
+    for each append: there may be more, but not less.
 ``meta``
     ``key`` and ``value``; the row ``format`` is the version of all this, for
     people.  The server reads the same number from the file's header, where
@@ -38,8 +39,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import struct
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import sqlite_utils
@@ -47,6 +48,15 @@ import sqlite_utils
 from adapters.storage import engine, records
 from adapters.storage.engine import EngineStorage
 from adapters.storage.records import FORMAT, Extent
+from adapters.storage.sqlite_checkpoint import Checkpointer
+from adapters.storage.sqlite_file import (
+    APPLICATION_ID,
+    FILE,
+    look_at_file,
+    look_at_format,
+    look_for_lost_file,
+    sync_wal,
+)
 from consensus.core.values import HardState
 from consensus.errors import StorageError
 
@@ -57,8 +67,6 @@ if TYPE_CHECKING:
     from consensus.core.values import Entry, LogIndex, Term
     from consensus.errors import Finding
 
-_FILE = "raft.sqlite"
-_APPLICATION_ID = int.from_bytes(b"RAFT")
 _MIB = 1024 * 1024
 _FULL = 2
 
@@ -118,11 +126,7 @@ _SAVE_EXTENT = (
 )
 
 _OLDEST = "SELECT min(first) FROM batches"
-
-# The parts of a SQLite file's header that say what it is: the magic, how often
-# the schema was changed, the user_version and the application_id.
-_MAGIC = b"SQLite format 3\x00"
-_HEADER = struct.Struct(">16s24xI16xI4xI")
+_LAST = "SELECT last FROM batches ORDER BY first DESC LIMIT 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +135,9 @@ class SQLiteOptions:
     What the YAML file may set under ``storage.options``.
 
     Args:
-        checkpoint_mib: How much the WAL gathers before SQLite moves it to the
-            database file.  The sync that does so takes longer; a larger WAL
-            makes that rarer, and longer.
+        checkpoint_mib: How much the WAL gathers before it is moved to the
+            database file, by a thread beside.  It goes on growing meanwhile;
+            at four times as much a sync waits until that is done.
         cache_mib: How much of the database SQLite keeps in memory.
     """
 
@@ -145,7 +149,7 @@ class SQLiteStorage(EngineStorage[sqlite3.Connection]):
     """A log in a SQLite database; see the module for its format."""
 
     Options = SQLiteOptions
-    name = _FILE
+    name = FILE
     driver_errors = (sqlite3.Error,)
 
     def __init__(self, options: Any = None) -> None:
@@ -153,6 +157,7 @@ class SQLiteStorage(EngineStorage[sqlite3.Connection]):
         super().__init__(options)
         #: How many rows were inserted since the last sync.
         self._inserted = 0
+        self._checkpointer: Checkpointer | None = None
         #: Whether rows with nothing above the base may be left.
         self._has_dropped = False
 
@@ -160,14 +165,14 @@ class SQLiteStorage(EngineStorage[sqlite3.Connection]):
     def check(cls, options: SQLiteOptions, directory: Path) -> Iterable[Finding]:
         """Look at the options and, without a lock, at the file."""
         yield from engine.look_at_options(options)
-        yield from _look_at_file(directory / _FILE)
+        yield from look_at_file(directory / FILE)
 
     def open(self, directory: Path) -> None:
         """Open the database, or make it; this thread is the connection's."""
-        self._path = directory / _FILE
-        engine.refuse(_look_for_lost_file(self._path))
+        self._path = directory / FILE
+        engine.refuse(look_for_lost_file(self._path))
         with self._reporting("open"):
-            _sync_wal(self._path)
+            sync_wal(self._path)
             connection = sqlite3.connect(
                 self._path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None
             )
@@ -205,6 +210,9 @@ class SQLiteStorage(EngineStorage[sqlite3.Connection]):
             if entries[0].index <= extent.last_index:
                 self._cut(connection, entries[0].index)
             connection.executemany(_INSERT, rows)
+        if self._checkpointer is not None:
+            for row in rows:
+                self._checkpointer.wrote(len(row[-1]))
         self._extent = extent.appended(entries)
         self._inserted += len(rows)
 
@@ -244,7 +252,7 @@ class SQLiteStorage(EngineStorage[sqlite3.Connection]):
             if not connection.in_transaction:
                 return
             try:
-                if self._extent != self._synced:
+                if self._has_new_extent():
                     _save_extent(connection, self._extent)
                 self._sweep(connection)
                 connection.execute("COMMIT")
@@ -255,12 +263,41 @@ class SQLiteStorage(EngineStorage[sqlite3.Connection]):
                 raise
             self._synced = self._extent
             self._inserted = 0
+            self._checkpoint(connection)
+
+    def _checkpoint(self, connection: sqlite3.Connection) -> None:
+        """
+        Have the WAL moved, if it is large; close the file for good if that fails.
+
+        Where the disk is full, the WAL only goes on growing.
+        """
+        try:
+            if self._checkpointer is not None:
+                self._checkpointer.committed(connection)
+        except (sqlite3.Error, OSError) as error:
+            if not self.is_full(error):
+                # A second try might succeed without the pages that are lost.
+                self.close()
+                raise
 
     def close(self) -> None:
         """Close the file, which undoes what is not committed."""
         connection, self._driver = self._driver, None
+        checkpointer, self._checkpointer = self._checkpointer, None
+        if checkpointer is not None:
+            with suppress(sqlite3.Error, OSError):
+                checkpointer.wait()
         if connection is not None:
             connection.close()
+        if checkpointer is not None:
+            checkpointer.close()
+
+    def _has_new_extent(self) -> bool:
+        """Say whether the row of ``extent`` has to be written again."""
+        extent, synced = self._extent, self._synced
+        return (
+            not extent.has_same_record(synced) or extent.last_index < synced.last_index
+        )
 
     def _sweep(self, connection: sqlite3.Connection) -> None:
         """Delete some of the rows below the base: more than were inserted."""
@@ -325,8 +362,10 @@ class SQLiteStorage(EngineStorage[sqlite3.Connection]):
         if not is_new:
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            engine.refuse(_look_at_format(self._path, application, version))
+            engine.refuse(look_at_format(self._path, application, version))
         _configure(connection, self.options)
+        limit = self.options.checkpoint_mib * _MIB
+        self._checkpointer = Checkpointer(self._path, limit)
         if is_new:
             _make_tables(connection)
         extent = self._load_extent(connection)
@@ -340,11 +379,15 @@ class SQLiteStorage(EngineStorage[sqlite3.Connection]):
             base_index, base_term, last_index, text, crc = row
             extent = Extent(base_index, base_term, last_index, tuple(json.loads(text)))
             intact = crc == _extent_crc(extent)
+            newest = connection.execute(_LAST).fetchone() or (base_index,)
+            last_index = max(base_index, *newest)
         except (TypeError, ValueError, struct.error):
             intact = False
         if not intact:
             raise StorageError(records.damaged_extent(self._path))
-        return extent
+        if last_index < extent.last_index:
+            raise StorageError(records.missing_entry(self._path, last_index + 1))
+        return replace(extent, last_index=last_index)
 
     def _undo(self, connection: sqlite3.Connection, *, is_first: bool) -> None:
         """Undo a step: the whole transaction if it *is_first* in that."""
@@ -385,22 +428,10 @@ def _extent_crc(extent: Extent) -> int:
     return records.extent_crc(extent.base_index, extent.base_term, numbers)
 
 
-def _sync_wal(path: Path) -> None:
-    """
-    Make durable what the last process may have left unsynced in the WAL.
-
-    Killed in the middle of a sync, it leaves a transaction that SQLite will
-    find whole, but that a power cut could still take away.
-    """
-    wal = path.with_name(f"{path.name}-wal")
-    if wal.exists():
-        records.sync_file(wal)
-
-
 def _configure(connection: sqlite3.Connection, options: SQLiteOptions) -> None:
-    (page_size,) = connection.execute("PRAGMA page_size").fetchone()
-    pages = options.checkpoint_mib * _MIB // page_size
-    connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    # Some distributions turn it on, and every deleted page is written with zeros.
+    connection.execute("PRAGMA secure_delete = OFF")
     connection.execute(f"PRAGMA cache_size = -{options.cache_mib * 1024}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
@@ -430,50 +461,8 @@ def _make_tables(connection: sqlite3.Connection) -> None:
     _save_hard_state(connection, HardState())
     _save_extent(connection, Extent())
     connection.execute("INSERT INTO meta (key, value) VALUES ('format', ?)", (FORMAT,))
-    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {FORMAT}")
     connection.execute("COMMIT")
     # From the WAL into the file, where check() can see them.
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def _look_at_format(path: Path, application: int, version: int) -> Iterator[Finding]:
-    """Yield why a database with this in its header is not for this release."""
-    if application != _APPLICATION_ID:
-        yield engine.of_another_program(f"{path} is a database of another program")
-    else:
-        yield from records.look_at_format(path, version)
-
-
-def _look_for_lost_file(path: Path) -> Iterator[Finding]:
-    wal = path.with_name(f"{path.name}-wal")
-    if wal.exists() and not path.exists():
-        yield engine.lost(f"{path} is gone, but its WAL is still there")
-
-
-def _look_at_file(path: Path) -> Iterator[Finding]:
-    """
-    Yield what forbids to open *path*, changing nothing.
-
-    Only the header is looked at, and not through SQLite, which would recover
-    the WAL first, or, told to leave it alone, take a file that was killed
-    during a checkpoint for a damaged one.
-    """
-    yield from _look_for_lost_file(path)
-    try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER.size)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        yield engine.unreadable(f"{path} cannot be read: {error}")
-        return
-    if not header:
-        return
-    if len(header) < _HEADER.size or not header.startswith(_MAGIC):
-        yield engine.unreadable(f"{path} is not a SQLite database")
-        return
-    _, schema_changes, version, application = _HEADER.unpack(header)
-    # No schema yet: the server that began to make the file was killed.
-    if schema_changes:
-        yield from _look_at_format(path, application, version)

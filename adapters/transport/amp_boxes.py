@@ -13,7 +13,6 @@ wait for an answer, with the one that asked.
 
 from __future__ import annotations
 
-import struct
 from abc import ABC, abstractmethod
 from functools import partial
 from math import inf
@@ -23,12 +22,20 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IWriteDescriptor
 from twisted.internet.protocol import Protocol
 
+from adapters.transport.amp_bytes import (
+    ANSWER_KEY,
+    ASK_KEY,
+    END,
+    LENGTH,
+    encode_box,
+    encode_pairs,
+    encode_payload,
+)
 from adapters.transport.amp_commands import (
     MAX_PART_BYTES,
     MAX_VALUE_BYTES,
     decode_error,
     encode_error,
-    split_bytes,
 )
 from consensus.errors import (
     OutcomeUnknownError,
@@ -54,13 +61,6 @@ _ERROR = b"_error"
 _ERROR_CODE = b"_error_code"
 _ERROR_DESCRIPTION = b"_error_description"
 
-# Keys as they stand in a box.
-_ANSWER_KEY = b"\0\x07_answer"
-_ASK_KEY = b"\0\x04_ask"
-_PAYLOAD_KEY = b"\0\x07payload"
-
-_END = b"\0\0"
-_LENGTH = struct.Struct(">H")
 _MAX_KEY_BYTES = 255
 
 # A box of Message in the order of keys that every AMP library writes: sorted.
@@ -68,7 +68,7 @@ _MESSAGE = b"\0\x08_command\0\x07Message\0\x04"
 _LAST = _MESSAGE + b"last"
 _PART = _MESSAGE + b"part"
 _KEY_AT = len(_MESSAGE)
-_VALUE_AT = len(_LAST) + _LENGTH.size
+_VALUE_AT = len(_LAST) + LENGTH.size
 
 # A key costs memory beside its bytes; more of them than the largest value
 # needs, and a few for the command's own, are refused.
@@ -76,27 +76,6 @@ _MORE_KEYS = 16
 
 # The like for a part of a message.
 _PART_COST = 64
-
-
-def encode_pairs(items: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return the keys and values *items* as they stand in a box."""
-    pack = _LENGTH.pack
-    parts: list[bytes] = []
-    for key, value in items:
-        parts += pack(len(key)), key, pack(len(value)), value
-    return b"".join(parts)
-
-
-def encode_box(items: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return the keys and values *items* as the bytes of a box."""
-    return encode_pairs(items) + _END
-
-
-def encode_payload(payload: bytes) -> bytes:
-    """Return the payload of a call or an answer as it stands in a box."""
-    if len(payload) > MAX_VALUE_BYTES:
-        return encode_pairs(split_bytes(b"payload", payload))
-    return _PAYLOAD_KEY + _LENGTH.pack(len(payload)) + payload
 
 
 class BoxProtocol(Protocol, ABC):
@@ -120,17 +99,22 @@ class BoxProtocol(Protocol, ABC):
         self._max_box_bytes = max_box_bytes
         self._max_keys = max_box_bytes // MAX_VALUE_BYTES + _MORE_KEYS
         self._is_dropped = False
-        self._is_paused = False
+        # Whether the transport has a socket, and says when it has sent all.
+        self._has_socket = False
+        # Whether what is written may have to wait for what was written before.
+        self._is_behind = False
         self._rest = bytearray()
         self._need = 0
         self._parts: list[bytes] = []
         self._parts_bytes = 0
+        #: What stands between tag and payload of a command that comes often:
+        #: such boxes go to :meth:`payload_received`; none if empty.
+        self.expected = b""
         self._last_tag = 0
         # Who waits for an answer, until when, and how it is read.
         self._asked: dict[bytes, tuple[Deferred[Any], float, Callable[[Box], Any]]] = {}
         self._timer: Any = None
         self._wakes_at = inf
-        self._flush: Callable[[], object] | None = None
 
     # What a subclass implements.
 
@@ -150,6 +134,10 @@ class BoxProtocol(Protocol, ABC):
     def command_received(self, command: bytes, tag: bytes | None, box: Box) -> None:
         """Take a command; *tag* goes to :meth:`answer`, if there is one."""
 
+    def payload_received(self, tag: bytes, payload: bytes) -> None:
+        """Take the payload of a command that was :attr:`expected`."""
+        raise NotImplementedError
+
     @abstractmethod
     def violated(self, error: ProtocolError) -> None:
         """Note that the connection was dropped because of *error*."""
@@ -158,20 +146,19 @@ class BoxProtocol(Protocol, ABC):
 
     def connectionMade(self) -> None:
         """Ask the transport to tell how it gets on with sending."""
-        self.transport.registerProducer(self, True)  # noqa: FBT003 - Twisted's signature
-        if IWriteDescriptor.providedBy(self.transport):
-            # What the reactor calls when it finds that the socket can take
-            # more.  Mostly it can, and a message is on its way a turn sooner;
-            # if it fails, the reactor, which calls it too, will see that.
-            self._flush = self.transport.doWrite
+        # A socket's transport tells a producer that it has to pull whenever it
+        # has sent all; one that pushes is told only if there was much of it.
+        # Other transports would keep pulling.
+        self._has_socket = IWriteDescriptor.providedBy(self.transport)
+        self.transport.registerProducer(self, not self._has_socket)
 
     def pauseProducing(self) -> None:
         """Begin to count what is written: the transport does not keep up."""
-        self._is_paused = True
+        self._is_behind = True
 
     def resumeProducing(self) -> None:
         """Forget the count: all has been sent."""
-        self._is_paused = False
+        self._is_behind = False
         self.unsent = 0
 
     def stopProducing(self) -> None:
@@ -247,6 +234,8 @@ class BoxProtocol(Protocol, ABC):
         while at < end and not self._is_dropped:
             if buffer.startswith((_LAST, _PART), at):
                 used = self._consume_message(buffer, at, end)
+            elif self.expected and buffer.startswith(ASK_KEY, at):
+                used = self._consume_expected(buffer, at, end)
             else:
                 used = self._consume_box(buffer, at, end)
             if used == at:
@@ -260,16 +249,31 @@ class BoxProtocol(Protocol, ABC):
         if first > end:
             self._need = _VALUE_AT
             return at
-        length: int = _LENGTH.unpack_from(buffer, first - _LENGTH.size)[0]
-        stop = first + length + len(_END)
+        length: int = LENGTH.unpack_from(buffer, first - LENGTH.size)[0]
+        stop = first + length + len(END)
         if stop > end:
             self._need = stop - at
             return at
-        if buffer[stop - len(_END) : stop] != _END:
+        if buffer[stop - len(END) : stop] != END:
             return self._consume_box(buffer, at, end)
         is_last = buffer.startswith(b"last", at + _KEY_AT)
         self._take_part(buffer[first : first + length], is_last=is_last)
         return stop
+
+    def _consume_expected(self, buffer: bytes, at: int, end: int) -> int:
+        """Handle the box at *at*, the sooner if it is like those before."""
+        tag_at = at + len(ASK_KEY) + LENGTH.size
+        if tag_at < end:
+            tag_end = tag_at + (buffer[tag_at - 2] << 8 | buffer[tag_at - 1])
+            first = tag_end + len(self.expected) + LENGTH.size
+            if first < end and buffer.startswith(self.expected, tag_end):
+                stop = first + (buffer[first - 2] << 8 | buffer[first - 1])
+                # Otherwise it has more of the payload, or is not complete.
+                is_whole = buffer[stop : stop + len(END)] == END
+                if is_whole and stop - at <= self._max_box_bytes:
+                    self.payload_received(buffer[tag_at:tag_end], buffer[first:stop])
+                    return stop + len(END)
+        return self._consume_box(buffer, at, end)
 
     def _consume_box(self, buffer: bytes, at: int, end: int) -> int:
         """
@@ -359,21 +363,37 @@ class BoxProtocol(Protocol, ABC):
 
     def write(self, data: bytes) -> None:
         """Send *data*, and count it while the transport does not keep up."""
-        if self._is_paused:
+        if self._has_socket:
+            self._is_behind = True
+        if self._is_behind:
             self.unsent += len(data)
         self.transport.write(data)
+
+    def _write_now(self, data: bytes) -> None:
+        """
+        Send *data* in this turn, if the socket takes it.
+
+        Mostly it does, and a message is on its way a turn sooner, with nothing
+        for the reactor to do.  If it fails, the reactor, which tries again, will
+        see that.
+        """
+        if self._has_socket and not self._is_behind and self.is_open:
+            sent = self.transport.writeSomeData(data)
+            if sent == len(data):
+                return
+            if isinstance(sent, int):
+                data = data[sent:]
+        self.write(data)
 
     def send_message(self, data: bytes) -> None:
         """Send the bytes of a message, in as many parts as it takes."""
         first = 0
         while len(data) - first > MAX_PART_BYTES:
             part = data[first : first + MAX_PART_BYTES]
-            self.write(b"".join((_PART, _LENGTH.pack(len(part)), part, _END)))
+            self._write_now(b"".join((_PART, LENGTH.pack(len(part)), part, END)))
             first += MAX_PART_BYTES
         last = data[first:] if first else data
-        self.write(b"".join((_LAST, _LENGTH.pack(len(last)), last, _END)))
-        if self._flush is not None and self.is_open and not self._is_paused:
-            self._flush()
+        self._write_now(b"".join((_LAST, LENGTH.pack(len(last)), last, END)))
 
     def answer(self, tag: bytes, items: Iterable[tuple[bytes, bytes]]) -> None:
         """Answer the command that came with *tag*."""
@@ -381,8 +401,8 @@ class BoxProtocol(Protocol, ABC):
 
     def answer_bytes(self, tag: bytes, payload: bytes) -> None:
         """Answer the call that came with *tag* with *payload*."""
-        size, body = _LENGTH.pack(len(tag)), encode_payload(payload)
-        self.write(b"".join((_ANSWER_KEY, size, tag, body, _END)))
+        size, body = LENGTH.pack(len(tag)), encode_payload(payload)
+        self.write(b"".join((ANSWER_KEY, size, tag, body, END)))
 
     def refuse(self, tag: bytes, error: RaftError) -> None:
         """Answer the command that came with *tag* with *error*."""
@@ -430,7 +450,7 @@ class BoxProtocol(Protocol, ABC):
         self._asked[tag] = answer, deadline, read
         if deadline < self._wakes_at:
             self._wake_at(deadline)
-        self.write(b"".join((_ASK_KEY, _LENGTH.pack(len(tag)), tag, body, _END)))
+        self.write(b"".join((ASK_KEY, LENGTH.pack(len(tag)), tag, body, END)))
         return answer
 
     @property

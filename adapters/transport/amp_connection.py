@@ -17,12 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import Logger
 
-from adapters.transport.amp_boxes import (
-    Box,
-    BoxProtocol,
-    encode_pairs,
-    encode_payload,
-)
+from adapters.transport.amp_boxes import Box, BoxProtocol
+from adapters.transport.amp_bytes import PAYLOAD_KEY, encode_pairs, encode_payload
 from adapters.transport.amp_codec import decode
 from adapters.transport.amp_commands import (
     MAX_VERSION,
@@ -49,6 +45,9 @@ if TYPE_CHECKING:
     from consensus.interfaces import Inbox
 
 _log = Logger()
+
+# Longer names of methods are not expected again; ours are much shorter.
+_MAX_METHOD = 100
 
 # What a call's box holds beside the payload itself, with room to spare.
 _CALL_OVERHEAD = 4096
@@ -156,6 +155,7 @@ class Connection(BoxProtocol):
         self._max_bytes = owner.options.max_unsent_bytes
         self._calls = 0
         self._call_bytes = 0
+        self._method = ""
         self._max_payload = owner.options.max_message_bytes - _CALL_OVERHEAD
 
     def connectionMade(self) -> None:
@@ -328,10 +328,25 @@ class Connection(BoxProtocol):
         version = _integer(box, b"version")
         method = _text(box, b"method")
         payload = _payload(box)
-        inbox = self._owner.inbox
-        if inbox is None or not MIN_VERSION <= version <= MAX_VERSION:
+        if not MIN_VERSION <= version <= MAX_VERSION:
             error = ProtocolError(_versions_differ("the caller", version, version))
             self.refuse(tag, error)
+            return
+        if version == MAX_VERSION and len(method) <= _MAX_METHOD:
+            # The next call is most likely of the same method.
+            self.expected, self._method = _head(method) + PAYLOAD_KEY, method
+        self._do_call(tag, method, payload)
+
+    def payload_received(self, tag: bytes, payload: bytes) -> None:
+        """Answer a call that begins as the last one did."""
+        if self.is_full:
+            raise ProtocolError("the other end does not take its answers")
+        self._do_call(tag, self._method, payload)
+
+    def _do_call(self, tag: bytes, method: str, payload: bytes) -> None:
+        inbox = self._owner.inbox
+        if inbox is None:
+            self.refuse(tag, ProtocolError("this server listens no more"))
             return
         size = len(payload)
         if self._calls >= self._max_calls or self._call_bytes > self._max_bytes:

@@ -114,9 +114,8 @@ class KVStore(StateMachine):
             message = f"{value!r:.100} is no command of the key-value store"
             raise InvalidCommandError(message) from error
 
-    def decode(self, data: bytes) -> Any:
-        """Return a command or a query; see the base."""
-        return commands.decode(data)
+    #: Return a command or a query; see the base.
+    decode = staticmethod(commands.decode)
 
     def decode_result(self, data: bytes) -> Any:
         """Return a result; see the base."""

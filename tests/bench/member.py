@@ -99,10 +99,15 @@ class Member:
     def put(self, size: int, keys: int) -> Callable[[int], Deferred[Any]]:
         """Return what sets one of *keys* to a value of *size* bytes."""
         write, pool = self.server.write, values(size)
-        names, some = [key(number) for number in range(keys)], len(pool)
+        some = len(pool)
+        # To make a million of them beforehand takes longer than a follower waits
+        # for its leader.
+        names = [key(number) for number in range(keys)] if keys <= KEYS else None
 
         def put(number: int) -> Deferred[Any]:
-            return write(Set(names[number % keys], pool[number % some]))
+            place = number % keys
+            name = key(place) if names is None else names[place]
+            return write(Set(name, pool[number % some]))
 
         return put
 

@@ -16,7 +16,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from adapters.transport.amp import AMPTransport
-from adapters.transport.amp_boxes import encode_box
+from adapters.transport.amp_bytes import encode_box
 from adapters.transport.amp_commands import split_bytes
 from consensus.core.values import Identity
 from consensus.errors import NotLeaderError, UnreachableError

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
+import threading
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
@@ -119,28 +124,139 @@ class TestFile:
             sqlite._configure(connection, SQLiteOptions())
 
     def test_options_reach_sqlite(self, tmp_path: Path) -> None:
-        """Mebibytes become pages and kibibytes."""
-        storage = SQLiteStorage(SQLiteOptions(checkpoint_mib=2, cache_mib=3))
+        """Mebibytes become kibibytes."""
+        storage = SQLiteStorage(SQLiteOptions(cache_mib=3))
         storage.open(tmp_path)
         with closing(storage):
             connection = storage._driver
             assert connection is not None
-            (size,) = connection.execute("PRAGMA page_size").fetchone()
-            (pages,) = connection.execute("PRAGMA wal_autocheckpoint").fetchone()
-            assert pages * size == 2 * 1024 * 1024
             assert connection.execute("PRAGMA cache_size").fetchone() == (-3072,)
 
     def test_the_wal_does_not_grow_for_ever(self, tmp_path: Path) -> None:
-        """After 8 MiB of entries a WAL of 1 MiB is still about as small."""
+        """After 64 MiB of entries a WAL of 1 MiB is some times as large at most."""
         storage = SQLiteStorage(SQLiteOptions(checkpoint_mib=1))
         storage.open(tmp_path)
         with closing(storage):
-            for index in range(1, 33):
-                command = bytes([index]) * 262_144
+            for index in range(1, 257):
+                command = bytes([index % 256]) * 262_144
                 storage.append([Entry(index, 1, EntryKind.COMMAND, command)])
                 storage.sync()
             wal = (tmp_path / "raft.sqlite-wal").stat().st_size
-        assert wal < 3 * 1024 * 1024
+        assert wal < 6 * 1024 * 1024
+
+
+class TestCheckpoint:
+    """The WAL is moved to the file beside the writing."""
+
+    def grow(self, storage: SQLiteStorage, mebibytes: int) -> None:
+        """Write, in synced steps of 64 KiB."""
+        first = storage.last_index() + 1
+        for index in range(first, first + 16 * mebibytes):
+            storage.append([Entry(index, 1, EntryKind.COMMAND, bytes(65_536))])
+            storage.sync()
+
+    def test_commits_do_none(self, tmp_path: Path) -> None:
+        """SQLite is not to begin one by itself."""
+        with opened(tmp_path) as storage:
+            connection = storage._driver
+            assert connection is not None
+            found = connection.execute("PRAGMA wal_autocheckpoint").fetchone()
+            assert found == (0,)
+
+    def test_deletions_write_nothing_twice(self, tmp_path: Path) -> None:
+        """Whatever the distribution's SQLite would do."""
+        with opened(tmp_path) as storage:
+            connection = storage._driver
+            assert connection is not None
+            assert connection.execute("PRAGMA secure_delete").fetchone() == (0,)
+
+    def test_moves_what_is_there(self, tmp_path: Path) -> None:
+        """The file grows while the storage is open."""
+        path = tmp_path / "raft.sqlite"
+        with opened(tmp_path, SQLiteOptions(checkpoint_mib=1)) as storage:
+            before = path.stat().st_size
+            self.grow(storage, 8)
+            assert path.stat().st_size > before + (1 << 20)
+
+    def test_that_fails_stops_the_storage(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What was to be moved may be lost: no second try makes it good."""
+
+        def fail(*_: object, **__: object) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        storage = SQLiteStorage(SQLiteOptions(checkpoint_mib=1))
+        storage.open(tmp_path)
+        with closing(storage):
+            monkeypatch.setattr(sqlite3, "connect", fail)
+            with pytest.raises(StorageError, match="cannot sync: disk I/O error"):
+                self.grow(storage, 64)
+            with pytest.raises(StorageError, match="it is not open"):
+                storage.sync()
+        monkeypatch.undo()
+        with opened(tmp_path) as storage:
+            assert storage.last_index() > 0
+
+    def test_that_fails_to_sync_stops_the_storage(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Likewise."""
+
+        def fail(_: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        with opened(tmp_path, SQLiteOptions(checkpoint_mib=1)) as storage:
+            monkeypatch.setattr(os, "fsync", fail)
+            with pytest.raises(StorageError, match=r"cannot sync: .*Input/output"):
+                self.grow(storage, 64)
+
+    def test_without_room_is_tried_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is committed is safe in the WAL."""
+        tries = []
+
+        class FullError(sqlite3.OperationalError):
+            sqlite_errorcode = sqlite3.SQLITE_FULL
+
+        def fail(*_: object, **__: object) -> None:
+            tries.append(1)
+            raise FullError("database or disk is full")
+
+        with opened(tmp_path, SQLiteOptions(checkpoint_mib=1)) as storage:
+            with monkeypatch.context() as patch:
+                patch.setattr(sqlite3, "connect", fail)
+                self.grow(storage, 16)
+            assert len(tries) > 1
+            self.grow(storage, 16)
+        with opened(tmp_path) as storage:
+            assert storage.last_index() == 2 * 16 * 16
+
+    def test_under_way_is_waited_for(self, tmp_path: Path) -> None:
+        """A close leaves no thread behind."""
+        with opened(tmp_path, SQLiteOptions(checkpoint_mib=1)) as storage:
+            self.grow(storage, 2)
+        names = [thread.name for thread in threading.enumerate()]
+        assert "raft-checkpoint" not in names
+
+    def test_leaves_the_locks_alone(self, tmp_path: Path) -> None:
+        """Another process cannot take the database for its own meanwhile."""
+        script = (
+            "import sqlite3, sys\n"
+            "connection = sqlite3.connect(sys.argv[1], timeout=0)\n"
+            "connection.execute('PRAGMA journal_mode = DELETE')\n"
+        )
+        with opened(tmp_path, SQLiteOptions(checkpoint_mib=1)) as storage:
+            self.grow(storage, 8)
+            path = tmp_path / "raft.sqlite"
+            done = subprocess.run(
+                [sys.executable, "-c", script, path],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert "database is locked" in done.stderr
 
 
 class TestFailure(SQLiteEngine, FailureSuite):
@@ -289,8 +405,6 @@ class TestDamage(SQLiteEngine):
             ("UPDATE hard_state SET vote = 7", "term and vote are damaged"),
             ("DROP TABLE hard_state", "no such table"),
             ("DELETE FROM hard_state", "term and vote are damaged"),
-            ("DELETE FROM batches WHERE first = 3", "entry 3 is missing"),
-            ("DELETE FROM batches", "entry 1 is missing"),
             ("DELETE FROM extent", "where the log begins is damaged"),
             ("UPDATE extent SET base_index = 1", "where the log begins"),
             ("UPDATE extent SET base_term = 1", "where the log begins"),
@@ -308,6 +422,17 @@ class TestDamage(SQLiteEngine):
         tamper(tmp_path, statement)
         storage = SQLiteStorage()
         with pytest.raises(StorageError, match=message):
+            storage.open(tmp_path)
+
+    def test_a_missing_end_is_noticed_by_the_open(self, tmp_path: Path) -> None:
+        """What was there when the extent was written has to be there again."""
+        write(tmp_path, 3)
+        with opened(tmp_path) as storage:
+            storage.append([Entry(4, 9, EntryKind.MEMBERSHIP, b"who")])
+            storage.sync()
+        tamper(tmp_path, "DELETE FROM batches WHERE first > 2")
+        storage = SQLiteStorage()
+        with pytest.raises(StorageError, match="entry 3 is missing"):
             storage.open(tmp_path)
 
     def test_a_torn_wal_leaves_a_prefix(self, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 from twisted.internet.protocol import Factory
 from twisted.protocols import amp
 
-from adapters.transport.amp_boxes import encode_box
+from adapters.transport.amp_bytes import encode_box
 from adapters.transport.amp_codec import encode
-from adapters.transport.amp_commands import Call, Hello, Message, Ping
+from adapters.transport.amp_commands import Call, Hello, Message, Ping, split_bytes
 from consensus.core.messages import RequestVote
 from consensus.core.values import Identity
 from consensus.errors import NotLeaderError
@@ -433,3 +433,125 @@ class CallTests:
         world.inboxes["s1"].waiting[0].callback(b"at last")
         world.settle()
         assert result_of(slow) == {"payload": b"at last"}
+
+
+def call_box(tag: bytes, method: bytes, payload: bytes, **more: bytes) -> bytes:
+    """Return the bytes of a call, as our own clients write it."""
+    return encode_box(
+        (
+            (b"_ask", tag),
+            (b"_command", b"Call"),
+            (b"version", b"1"),
+            (b"method", method),
+            *split_bytes(b"payload", payload),
+            *((key.encode(), value) for key, value in more.items()),
+        )
+    )
+
+
+def deaf(world: World) -> Any:
+    """Return one that is connected to s1, and hears nothing of what that says."""
+    stranger: Any = world.stranger("s1")
+    stranger.dataReceived = lambda _: None
+    return stranger
+
+
+class CallAfterCallTests:
+    """Calls that begin as the last one are read a shorter way, to the same end."""
+
+    CALLS = (
+        (b"mirror", b"abc"),
+        (b"mirror", b"defg"),
+        (b"mirror", b""),
+        (b"mirror", b"\0\0"),
+        (b"other", b"x"),
+        (b"mirror", b"y" * 65_535),
+        (b"mirror", b"z" * 65_536),
+        (b"mirror", b"ab" * 100_000),
+        (b"mirrors", b""),
+        (b"m" * 200, b"long"),
+        (b"m" * 200, b"long"),
+        (b"mirror", b"the end"),
+    )
+
+    @pytest.mark.parametrize("piece", [1, 7, 1000, 1 << 20])
+    def test_however_it_is_cut(self, world: World, piece: int) -> None:
+        """Each call is made once, with its own payload, and in order."""
+        calls = [each for each in self.CALLS if piece > 1 or len(each[1]) < 100]
+        data = b"".join(
+            call_box(b"%x" % (number * 1000), *call)
+            for number, call in enumerate(calls)
+        )
+        stranger = deaf(world)
+        for start in range(0, len(data), piece):
+            stranger.transport.write(data[start : start + piece])
+            if piece < len(data) < 10_000:
+                world.settle()
+        world.settle()
+        wanted = [(method.decode(), payload) for method, payload in calls]
+        assert world.inboxes["s1"].calls == wanted
+        assert not is_closed(stranger)
+
+    @pytest.mark.parametrize("is_second", [False, True])
+    @pytest.mark.parametrize(
+        "box",
+        [
+            call_box(b"", b"mirror", b"abc"),
+            call_box(b"t" * 300, b"mirror", b"abc"),
+            call_box(b"2", b"mirror", b"abc", zebra=b"1"),
+            call_box(b"2", b"mirror", b"").replace(b"payload", b"paylord"),
+            call_box(b"2", b"mirror", b"abc").replace(b"_command", b"_commanD"),
+            call_box(b"2", b"\xff", b"abc"),
+            call_box(b"2", b"mirror", b"abc")[:-2] + b"\1\0",
+        ],
+    )
+    def test_unusual_ones(
+        self,
+        world: World,
+        box: bytes,
+        is_second: bool,  # noqa: FBT001 - a parameter of the test
+    ) -> None:
+        """They are read, or refused, as they are on a new connection."""
+        stranger = deaf(world)
+        if is_second:
+            stranger.transport.write(call_box(b"1", b"mirror", b"first"))
+            world.settle()
+        stranger.transport.write(box)
+        world.settle()
+        outcome = world.inboxes["s1"].calls[is_second:], is_closed(stranger)
+        assert outcome == self._on_a_new_one(box)
+
+    def _on_a_new_one(self, box: bytes) -> tuple[list[tuple[str, bytes]], bool]:
+        world = World()
+        world.server("s1", cluster_id="here")
+        stranger = deaf(world)
+        stranger.transport.write(box)
+        world.settle()
+        return world.inboxes["s1"].calls, is_closed(stranger)
+
+    def test_of_who_takes_no_answers(self) -> None:
+        """It is dropped at the next call, whichever way that is read."""
+        world = World()
+        server = world.server("s1")
+        stranger = deaf(world)
+        stranger.transport.write(call_box(b"1", b"mirror", b"first"))
+        world.settle()
+        (connection,) = server._connections
+        connection.unsent = 1 << 30
+        stranger.transport.write(call_box(b"2", b"mirror", b"second"))
+        world.settle()
+        assert len(world.inboxes["s1"].calls) == 1
+        assert is_closed(stranger)
+
+    def test_after_the_end(self) -> None:
+        """A server that listens no more says so, and calls nobody."""
+        world = World()
+        server = world.server("s1")
+        stranger = deaf(world)
+        (connection,) = server._connections
+        for number in range(2):
+            connection.dataReceived(call_box(b"%d" % number, b"mirror", b""))
+            server.inbox = None
+        world.settle()
+        assert len(world.inboxes["s1"].calls) == 1
+        assert not is_closed(stranger)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.testing import StringTransport
 
-from adapters.transport.amp_boxes import encode_box
+from adapters.transport.amp_bytes import encode_box
 from adapters.transport.amp_codec import encode
 from adapters.transport.amp_connection import Connection
 from consensus.core.messages import AppendEntries, RequestVote

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.transport.amp_boxes import encode_box
+from adapters.transport.amp_bytes import encode_box
 from adapters.transport.amp_codec import encode
 from adapters.transport.amp_commands import Call, Hello, Message, Ping
 from adapters.transport.amp_connection import AMPOptions
