@@ -350,22 +350,22 @@ class ReentryTests:
         for each in (one[2], *two, many):
             assert error_of(each) is STOP
 
-    def test_a_stop_while_half_of_many_is_applied(self, world: World) -> None:
-        """They fail as a whole; the results that were on their way are no answer."""
+    def stopped_after_two(self, world: World, count: int) -> Any:
+        """Return *count* writes of which two were applied before a stop."""
         first = world.writes.add(b"first")
-        many = world.writes.add_many(commands(4))
+        many = world.writes.add_many(commands(count))
         world.propose()
         first.addCallback(lambda _: world.writes.fail(STOP))
         world.apply(2, 2, 2)
-        assert error_of(many) is STOP
+        return many
+
+    def test_a_stop_while_half_of_many_is_applied(self, world: World) -> None:
+        """They fail as a whole; the results that were on their way are no answer."""
+        assert error_of(self.stopped_after_two(world, 4)) is STOP
 
     def test_a_stop_while_all_of_many_is_applied(self, world: World) -> None:
         """They were applied, so that is what is said."""
-        first = world.writes.add(b"first")
-        many = world.writes.add_many(commands(2))
-        world.propose()
-        first.addCallback(lambda _: world.writes.fail(STOP))
-        world.apply(2, 2, 2)
+        many = self.stopped_after_two(world, 2)
         assert result_of(many) == world.results(3)[1:]
 
     def test_a_stop_by_who_lost(self, world: World) -> None:

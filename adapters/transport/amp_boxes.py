@@ -134,9 +134,9 @@ class BoxProtocol(Protocol, ABC):
     def command_received(self, command: bytes, tag: bytes | None, box: Box) -> None:
         """Take a command; *tag* goes to :meth:`answer`, if there is one."""
 
+    @abstractmethod
     def payload_received(self, tag: bytes, payload: bytes) -> None:
         """Take the payload of a command that was :attr:`expected`."""
-        raise NotImplementedError
 
     @abstractmethod
     def violated(self, error: ProtocolError) -> None:

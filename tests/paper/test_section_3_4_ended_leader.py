@@ -45,6 +45,14 @@ def _following(*, may_lease: bool = False) -> Network:
     return network
 
 
+def _install(network: Network, leader: str, term: int) -> None:
+    """Let *leader* of *term* begin to send s1 a snapshot."""
+    membership = Membership({leader: ""}).encode()
+    meta = SnapshotMeta(9, 2, membership, 1, 1, 1, 0)
+    network.step("s1", InstallSnapshot(leader, term, meta, 0, b"x"))
+    network.queue.clear()
+
+
 def _tell(network: Network, name: str, peer: str) -> None:
     network.rafts[name].peer_gone(peer)
     network.pump(name)
@@ -263,18 +271,14 @@ class LeaseTests:
     def test_a_leader_that_sends_a_snapshot_first_may_have_one(self) -> None:
         """§6.4.1: its heartbeats would say, but none has come."""
         network = _following()
-        meta = SnapshotMeta(9, 2, Membership({"s3": ""}).encode(), 1, 1, 1, 0)
-        network.step("s1", InstallSnapshot("s3", 3, meta, 0, b"x"))
-        network.queue.clear()
+        _install(network, "s3", 3)
         _tell(network, "s1", "s3")
         assert network.step("s1", RequestVote("s2", 4, 99, 99)) == []
 
     def test_a_snapshot_of_the_same_leader_changes_nothing(self) -> None:
         """§6.4.1: it has said that it has none."""
         network = _following()
-        meta = SnapshotMeta(9, 2, Membership({"s2": ""}).encode(), 1, 1, 1, 0)
-        network.step("s1", InstallSnapshot("s2", 2, meta, 0, b"x"))
-        network.queue.clear()
+        _install(network, "s2", 2)
         _tell(network, "s1", "s2")
         assert len(network.step("s1", RequestVote("s3", 3, 99, 99))) == 1
 

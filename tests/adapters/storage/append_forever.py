@@ -14,13 +14,22 @@ import sys
 from importlib import import_module
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from adapters.storage.sqlite import SQLiteOptions, SQLiteStorage
 from consensus.core.values import Entry, EntryKind, HardState
 
 if TYPE_CHECKING:
     from consensus.core.values import LogIndex, Term
     from consensus.interfaces import Storage
+
+
+class BusySQLite(SQLiteStorage):
+    """One that makes a checkpoint, beside the writing, every hundred rounds or so."""
+
+    def __init__(self, options: Any = None) -> None:
+        """Take no *options* but these."""
+        super().__init__(options or SQLiteOptions(checkpoint_mib=1))
 
 
 def entries_of(term: Term, last: LogIndex) -> list[Entry]:

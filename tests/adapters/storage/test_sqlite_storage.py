@@ -11,7 +11,7 @@ import sys
 import threading
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlite_utils
@@ -232,6 +232,43 @@ class TestCheckpoint:
             self.grow(storage, 16)
         with opened(tmp_path) as storage:
             assert storage.last_index() == 2 * 16 * 16
+
+    def test_that_stands_still_bounds_the_wal(self, tmp_path: Path) -> None:
+        """At four times the limit a sync waits for it; not before, not for ever."""
+
+        class Stalled:
+            joined = 0
+
+            def is_alive(self) -> bool:
+                return True
+
+            def join(self) -> None:
+                self.joined += 1
+
+        stalled: Any = Stalled()
+        with opened(tmp_path, SQLiteOptions(checkpoint_mib=1)) as storage:
+            storage._checkpointer._thread = stalled
+            self.grow(storage, 3)
+            assert stalled.joined == 0
+            self.grow(storage, 2)
+            assert stalled.joined == 1
+            self.grow(storage, 4)
+            wal = (tmp_path / "raft.sqlite-wal").stat().st_size
+            assert wal < 8 * 1024 * 1024
+
+    def test_beside_a_reader_is_made_up_for(self, tmp_path: Path) -> None:
+        """Who reads the file keeps the WAL from beginning anew, no longer."""
+        path = tmp_path / "raft.sqlite"
+        with opened(tmp_path, SQLiteOptions(checkpoint_mib=1)) as storage:
+            with closing(sqlite3.connect(path)) as reader:
+                reader.execute("BEGIN")
+                reader.execute("SELECT count(*) FROM batches").fetchone()
+                self.grow(storage, 8)
+            wal = tmp_path / "raft.sqlite-wal"
+            size = wal.stat().st_size
+            assert size > 6 * 1024 * 1024
+            self.grow(storage, 32)
+            assert wal.stat().st_size < size + 6 * 1024 * 1024
 
     def test_under_way_is_waited_for(self, tmp_path: Path) -> None:
         """A close leaves no thread behind."""

@@ -53,8 +53,14 @@ def log_after(rounds: int) -> list[Entry]:
     return log
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("rounds", [1, 20, 200])
+@pytest.mark.parametrize(
+    ("engine", "rounds"),
+    [
+        *((engine, rounds) for engine in ENGINES for rounds in (1, 20, 200)),
+        # Killed before, in and after checkpoints; where exactly, chance decides.
+        *((append_forever.BusySQLite, rounds) for rounds in range(120, 480, 30)),
+    ],
+)
 def test_a_killed_process_loses_nothing_that_it_synced(
     engine: type[Storage], rounds: int, tmp_path: Path
 ) -> None:

@@ -354,12 +354,16 @@ class TestDamage:
 class TestCheck:
     """What is noticed before a start."""
 
+    def refused(self, directory: Path, why: str) -> None:
+        """See that check and open refuse what is unreadable in *directory*."""
+        assert ids(directory) == ["storage.E101"]
+        with pytest.raises(StorageError, match=why):
+            WALStorage().open(directory)
+
     def test_a_file_in_its_place_is_found(self, tmp_path: Path) -> None:
         """What is no directory is refused by check and open."""
         (tmp_path / "raft.wal").write_text("a file")
-        assert ids(tmp_path) == ["storage.E101"]
-        with pytest.raises(StorageError, match="cannot be read"):
-            WALStorage().open(tmp_path)
+        self.refused(tmp_path, "cannot be read")
 
     def test_a_directory_of_another_program_is_found(self, tmp_path: Path) -> None:
         """It is neither opened nor filled."""
@@ -398,9 +402,7 @@ class TestCheck:
         """Nor is an empty one new."""
         write(tmp_path, 1)
         segments(tmp_path)[0].write_bytes(content)
-        assert ids(tmp_path) == ["storage.E101"]
-        with pytest.raises(StorageError, match="is not a segment of a log"):
-            WALStorage().open(tmp_path)
+        self.refused(tmp_path, "is not a segment of a log")
 
     def test_a_damaged_header_is_found(self, tmp_path: Path) -> None:
         """It has a checksum of its own."""
@@ -409,9 +411,7 @@ class TestCheck:
         content = bytearray(segment.read_bytes())
         content[20] ^= 1
         segment.write_bytes(content)
-        assert ids(tmp_path) == ["storage.E101"]
-        with pytest.raises(StorageError, match="the header is damaged"):
-            WALStorage().open(tmp_path)
+        self.refused(tmp_path, "the header is damaged")
 
     def test_a_segment_under_another_name_is_refused(self, tmp_path: Path) -> None:
         """It knows its number."""

@@ -83,6 +83,7 @@ class Recorder(BoxProtocol):
         super().__init__(self.time, MAX_BOX_BYTES)
         self.messages: list[bytes] = []
         self.commands: list[tuple[bytes, bytes | None, Box]] = []
+        self.payloads: list[tuple[bytes, bytes]] = []
         self.violations: list[ProtocolError] = []
         self.wire = StringTransport()
         self.transport = self.wire if socket is None else socket
@@ -99,6 +100,9 @@ class Recorder(BoxProtocol):
 
     def command_received(self, command: bytes, tag: bytes | None, box: Box) -> None:
         self.commands.append((command, tag, box))
+
+    def payload_received(self, tag: bytes, payload: bytes) -> None:
+        self.payloads.append((tag, payload))
 
     def violated(self, error: ProtocolError) -> None:
         self.violations.append(error)
@@ -264,6 +268,29 @@ class ReadingTests:
         ((_, tag, box),) = recorder.commands
         assert tag is None
         assert [box[key.encode()] for key in items] == list(items.values())
+
+
+class ExpectedTests:
+    """Boxes like those before go to a method of their own."""
+
+    def test_one(self) -> None:
+        """Only with the same bytes between its tag and its payload."""
+        recorder = Recorder()
+        recorder.expected = b"\0\x08_command\0\x03Fly\0\x07payload"
+        recorder.dataReceived(box_of(_ask=b"1", _command=b"Fly", payload=b"up"))
+        recorder.dataReceived(box_of(_ask=b"2", _command=b"Dive", payload=b"down"))
+        assert recorder.payloads == [(b"1", b"up")]
+        ((command, tag, _),) = recorder.commands
+        assert (command, tag) == (b"Dive", b"2")
+
+    def test_one_that_is_too_large(self) -> None:
+        """The bound of a box is the same, however it is read."""
+        recorder = Recorder()
+        recorder.expected = b"\0\x08_command\0\x03Fly\0\x07payload"
+        recorder._max_box_bytes = 100
+        recorder.dataReceived(box_of(_ask=b"1", _command=b"Fly", payload=bytes(101)))
+        assert recorder.payloads == []
+        assert "larger than 100 bytes" in str(recorder.violations[0])
 
 
 class HostileBytesTests:
