@@ -32,6 +32,8 @@ def run(config: Config) -> list[Finding]:
     """
     Return what speaks against a start with *config*, in the file's order.
 
+    What several servers of this process would say alike is said once.
+
     It looks at directories and ports, and changes nothing.  It is meant for
     the moment before a start: a running server's port is in use, of course.
     """
@@ -45,7 +47,7 @@ def run(config: Config) -> list[Finding]:
         replace(finding, line=finding.line or config.line_of(finding.path))
         for finding in findings
     ]
-    return sorted(placed, key=lambda each: each.line)
+    return sorted(dict.fromkeys(placed), key=lambda each: each.line)
 
 
 def render(finding: Finding, source: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from adapters.storage.memory import MemoryStorage
+from adapters.storage.sqlite import SQLiteOptions, SQLiteStorage
 from adapters.transport.memory import MemoryTransport
 from consensus import checks
 from consensus.config import Config, Engine
@@ -103,6 +104,14 @@ class RunTests:
             ("picky.E001", "bad s1", 0),
             ("picky.E001", "bad s3", 0),
         ]
+
+    def test_what_all_servers_say_alike(self, tmp_path: Path) -> None:
+        """An option that is wrong is one mistake, however many servers have it."""
+        options = SQLiteOptions(checkpoint_mib=0)
+        storage = Engine("sqlite", SQLiteStorage, options)
+        config = make(tmp_path, serve=("s1", "s2", "s3"))
+        ((id_, message, _),) = found(replace(config, storage=storage))
+        assert (id_, message) == ("storage.E105", "checkpoint_mib is 0")
 
     def test_broken_check(self, tmp_path: Path) -> None:
         """An engine whose check raises is a finding, not a traceback."""
