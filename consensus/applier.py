@@ -64,14 +64,14 @@ class Applier:
         self.state: Any = None
         self.sessions = Sessions()
         self.digests = Digests()
-        #: Why there is no state yet, where that version is not known here.
-        self.missing: StorageError | None = None
+        # Why there is no state yet, where that version is not known here.
+        self._missing: StorageError | None = None
         #: A machine on disk has applied the entries up to here already.
         self.on_disk: LogIndex = 0
         try:
             self._begin(self._for_version(1))
         except StorageError as error:
-            self.missing = error
+            self._missing = error
 
     def _for_version(self, version: int) -> StateMachine:
         """
@@ -90,7 +90,7 @@ class Applier:
         """Make the state before the first command."""
         self.machine = machine
         self.state = machine.init(self._name)
-        self.missing = None
+        self._missing = None
         self.on_disk = machine.last_applied(self.state)
 
     def check_version(self) -> None:
@@ -101,8 +101,8 @@ class Applier:
             StorageError: This release does not have the version that the log
                 is at.
         """
-        if self.missing is not None:
-            raise self.missing
+        if self._missing is not None:
+            raise self._missing
 
     def require_version(self) -> None:
         """
@@ -112,9 +112,9 @@ class Applier:
             OverloadedError: The cluster is about to agree on the machine's
                 version.
         """
-        if self.missing is not None:
+        if self._missing is not None:
             message = (
-                f"no version of the state machine is agreed on yet: {self.missing}"
+                f"no version of the state machine is agreed on yet: {self._missing}"
             )
             raise OverloadedError(message)
 
@@ -172,7 +172,7 @@ class Applier:
 
         A machine on disk has all of them, or none.
         """
-        is_due = self.missing is None and entries[0].index > self.on_disk
+        is_due = self._missing is None and entries[0].index > self.on_disk
         plain = _COMMAND if is_due else -1
         decode, handle_write = self.machine.decode, self.machine.handle_write
         state = self.state
@@ -235,7 +235,7 @@ class Applier:
         if version <= self.version:
             return  # of a leader that did not know it yet
         machine = self._for_version(version)
-        if self.missing is not None:
+        if self._missing is not None:
             self._begin(machine)
         elif index > self.on_disk:
             self.state = machine.upgrade(self.state, self.version)
@@ -270,7 +270,7 @@ class Applier:
 
     def digest(self) -> bytes | None:
         """Return the digest of the state as it is, if there is one."""
-        return None if self.missing else self.machine.digest(self.state)
+        return None if self._missing else self.machine.digest(self.state)
 
     @property
     def newest_version(self) -> int:
@@ -332,7 +332,7 @@ class Applier:
 
     def close(self) -> None:
         """Release what the state holds; nothing is applied any more."""
-        if self.missing is None:
+        if self._missing is None:
             self.machine.close(self.state)
 
     # --- snapshots -------------------------------------------------------------
@@ -379,13 +379,13 @@ class Applier:
         index = header.last_applied
         sessions = Sessions(header.time, header.sessions)
         machine, state, on_disk = self.machine, self.state, self.on_disk
-        if self.missing is not None or header.version != self.version:
+        if self._missing is not None or header.version != self.version:
             machine = self._for_version(header.version)
-        if self.missing is not None:
+        if self._missing is not None:
             state = machine.init(self._name)
             on_disk = machine.last_applied(state)
         if not 0 < index <= on_disk:
-            former, keeper = state, machine if self.missing else self.machine
+            former, keeper = state, machine if self._missing else self.machine
             state = _restored(machine, rest, index)
             if state is not former:
                 keeper.close(former)
@@ -395,7 +395,7 @@ class Applier:
         self.digests = Digests(
             header.marked, header.digest, header.is_claimed, header.equal
         )
-        self.last_applied, self.missing = index, None
+        self.last_applied, self._missing = index, None
 
 
 def _restored(machine: StateMachine, chunks: Iterable[bytes], index: LogIndex) -> Any:

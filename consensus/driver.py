@@ -257,8 +257,7 @@ class Driver:
         """Refuse a command that this server cannot take now."""
         if self.raft.state.role is not Role.LEADER:
             raise self.not_leader()
-        if self.applier.missing is not None:
-            self.applier.require_version()
+        self.applier.require_version()
         if self._is_full:
             message = (
                 f"the disk of {self.name}, with {self._directory}, is full;"

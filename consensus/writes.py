@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     #: A write that somebody waits for: the command, the entry's kind, whether
     #: the answer is to have the index, the answer.  A plain tuple is made in a
-    #: tenth of the time of any other.
+    #: tenth of the time of a named one.
     _Write = tuple[bytes, int, bool, Deferred[Any] | "_Many"]
 
 _command = itemgetter(0)
@@ -131,15 +131,9 @@ class Writes:
         size = len(command)
         if size > self._max_command_bytes:
             self.check_size(size)
-        # As _take does; a call less for each write.
-        if (
-            self._count >= self._max_pending_requests
-            or self._bytes + size > self._max_pending_bytes
-        ):
+        if not self._take(1, size):
             # Not raised: there is much of it under load, and this costs less.
             return fail(OverloadedError(_OVERLOADED))
-        self._count += 1
-        self._bytes += size
         answer: Deferred[Any] = Deferred()
         self._new.append((command, kind, with_index, answer))
         return answer
