@@ -1,7 +1,7 @@
 """
-What a leader enters into the log about the state machine: versions and digests.
+What a leader enters into the log for all servers to act upon at the same place.
 
-Both are for all servers to act upon at the same place of the log.
+The state machine's version, digests of its state, and what time it is.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from consensus.errors import DivergedError, StorageError
 FORMAT = 1
 
 _UPGRADE = Struct(">BI")  # format, the machine's version
+_TIME = Struct(">BQ")  # format, milliseconds
 _MARK = Struct(">BB")  # format, 0
 _CLAIM = Struct(">BBQ")  # format, 1, the index of the mark; then the digest
 
@@ -41,6 +42,27 @@ def upgrade_of(index: int, data: bytes) -> int:
         raise StorageError(message) from error
     _check(index, known)
     return int(version)
+
+
+def time_entry(time: int) -> bytes:
+    """Return the bytes of the entry that says that it is *time*, in ms."""
+    return _TIME.pack(FORMAT, time)
+
+
+def time_of(index: int, data: bytes) -> int:
+    """
+    Return the time that the entry *data* at *index* says, in ms.
+
+    Raises:
+        StorageError: It says none, or is of a newer format.
+    """
+    try:
+        known, time = _TIME.unpack(data)
+    except StructError as error:
+        message = f"entry {index} says no time: {error}"
+        raise StorageError(message) from error
+    _check(index, known)
+    return int(time)
 
 
 def mark_entry() -> bytes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from consensus.agreements import Digests, claim_of, upgrade_of
+from consensus.agreements import Digests, claim_of, time_of, upgrade_of
 from consensus.batch import NOTHING, Batch
 from consensus.core.values import EntryKind
 from consensus.errors import (
@@ -21,7 +21,7 @@ from consensus.errors import (
     RejectedError,
     StorageError,
 )
-from consensus.interfaces import StateMachine
+from consensus.interfaces import StateMachine, Tick
 from consensus.outcomes import as_answer, described, failed
 from consensus.sessions import LOST, Due, Sessions, answer
 from consensus.snapshot_header import Header, encode_header, read_header
@@ -204,13 +204,7 @@ class Applier:
         if entry.kind in NOTHING:
             return None
         if entry.kind == _SESSION:
-            self.check_version()
-            due = self.sessions.admit(entry.index, entry.command)
-            if not isinstance(due, Due):
-                return as_answer(due)
-            result = self._apply_due(due, entry.index)
-            self.sessions.record(due, result)
-            return as_answer(answer(result))
+            return self._apply_session(entry)
         if entry.kind == _COMMAND:
             self.check_version()
             return None
@@ -220,10 +214,53 @@ class Applier:
         if entry.kind == EntryKind.DIGEST:
             self._compare(entry.index, claim_of(entry.index, entry.command))
             return None
+        if entry.kind == EntryKind.TIME:
+            self._tell(self.tick_of(entry), entry.index)
+            return None
         message = (
             f"entry {entry.index} is of kind {entry.kind}, unknown to this release"
         )
         raise StorageError(message)
+
+    def _apply_session(self, entry: Entry) -> Any:
+        self.check_version()
+        due = self.sessions.admit(entry.index, entry.command)
+        if not isinstance(due, Due):
+            return as_answer(due)
+        result = self._apply_due(due, entry.index)
+        self.sessions.record(due, result)
+        return as_answer(answer(result))
+
+    def tick_of(self, entry: Entry) -> Tick | None:
+        """
+        Move the log's time on to that of *entry*.
+
+        Returns:
+            What the machine is to be told; ``None`` if it is not, or knows.
+        """
+        self.sessions.pass_time(time_of(entry.index, entry.command))
+        is_told = self._missing is None and self.machine.timed
+        if is_told and entry.index > self.on_disk:
+            return Tick(self.sessions.time)
+        return None
+
+    def _tell(self, tick: Tick | None, index: LogIndex) -> None:
+        """Tell the machine the time; it has nobody to fail to."""
+        if tick is None:
+            return
+        try:
+            _, self.state = self.machine.handle_write(tick, self.state)
+        except (MemoryError, StorageError):
+            raise
+        except Exception as error:  # noqa: BLE001 - every server meets the same
+            _log.error(
+                "{server}: {machine} raised when it was told the time, at entry"
+                " {index}: {error}",
+                server=self._name,
+                machine=type(self.machine).__name__,
+                index=index,
+                error=": ".join(described(error)),
+            )
 
     def _upgrade(self, index: LogIndex, version: int) -> None:
         """
@@ -271,6 +308,12 @@ class Applier:
     def digest(self) -> bytes | None:
         """Return the digest of the state as it is, if there is one."""
         return None if self._missing else self.machine.digest(self.state)
+
+    def next_time(self) -> int | None:
+        """Return when the machine wants to be told the time; ``None`` if never."""
+        if self._missing is not None or not self.machine.timed:
+            return None
+        return self.machine.next_time(self.state)
 
     @property
     def newest_version(self) -> int:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from consensus.core.values import Entry, LogIndex
-    from consensus.interfaces import StateMachine
+    from consensus.interfaces import StateMachine, Tick
     from consensus.sessions import Result, Sessions
 
     #: Called with consecutive entries and what the command of each came to.
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _COMMAND = int(EntryKind.COMMAND)
 _SESSION = int(EntryKind.SESSION)
 _VERSION = int(EntryKind.VERSION)
+_TIME = int(EntryKind.TIME)
 
 #: Kinds that mean nothing to a state.
 NOTHING = frozenset({int(EntryKind.NOOP), int(EntryKind.MEMBERSHIP)})
@@ -47,6 +48,9 @@ class Appliance(Protocol):
 
     def apply_own(self, entry: Entry) -> Any:
         """Apply an entry of the framework's; return what its caller gets."""
+
+    def tick_of(self, entry: Entry) -> Tick | None:
+        """Move the time on; return what the machine is to be told of it."""
 
     def encoded(self, result: Any) -> Result:
         """Return *result* of a command as a session keeps it."""
@@ -91,6 +95,11 @@ class Batch:
                 find = self._add_session(entry)  # this may begin another list
                 self._entries.append((entry, find))
             elif kind in NOTHING:
+                self._entries.append((entry, _nothing))
+            elif kind == _TIME:
+                tick = self._applier.tick_of(entry)
+                if tick is not None:
+                    self._commands.append((entry.index, tick))
                 self._entries.append((entry, _nothing))
             else:
                 self._flush()

@@ -63,7 +63,7 @@ _MAX_HINTS = 3
 _READ_ATTEMPTS = 4
 
 # What most reads ask for.
-_PLAIN = ("linearizable", None, None)
+_PLAIN = ("linearizable", None, None, None)
 
 _decode_status = msgspec.msgpack.Decoder(Status).decode
 
@@ -203,6 +203,7 @@ class Client:
         consistency: Consistency = "linearizable",
         max_age: float | None = None,
         at_index: LogIndex | None = None,
+        wait: float | None = None,
     ) -> Deferred[bytes]:
         """
         Answer *query*, by default with every write acknowledged before.
@@ -215,12 +216,16 @@ class Client:
             at_index: Wait until the server has applied the log up to here, as
                 it has when it knows the write that was answered with it.
 
+            wait: Seconds for which a server keeps the query, if the state
+                machine has no answer yet; at most 30, beside the timeout.
+
         The Deferred fails as that of :meth:`write`, and with:
             StaleError: No server has a state of that age.
+            NotYetError: There is no answer yet, and *wait* is over.
         """
-        if (consistency, max_age, at_index) == _PLAIN:
+        if (consistency, max_age, at_index, wait) == _PLAIN:
             return self._call("read", query, is_repeatable=True)
-        options = ReadOptions(consistency, max_age, at_index)
+        options = ReadOptions(consistency, max_age, at_index, wait=wait)
         try:
             options.check()
         except RaftError as error:
@@ -231,6 +236,7 @@ class Client:
             payload,
             is_repeatable=True,
             is_for_leader=options.needs_leader,
+            wait=wait or 0.0,
         )
 
     def session(self, ttl: float = 60.0) -> ClientSession:
@@ -339,6 +345,7 @@ class Client:
         is_repeatable: bool,
         is_for_leader: bool = True,
         attempts: Attempts | None = None,
+        wait: float = 0.0,
     ) -> Deferred[bytes]:
         """
         Ask server after server until one answers or time is up.
@@ -351,12 +358,13 @@ class Client:
             is_repeatable: To do it twice does no harm.
             is_for_leader: Ask whoever is taken for the leader first.
             attempts: Learns what became of each; it may have begun earlier.
+            wait: Seconds that a server may take because there is no answer yet.
         """
         if self._is_closed:
             return fail(UnreachableError("the client is closed"))
         if attempts is None:
-            attempts = Attempts(self._clock.seconds() + self._timeout)
-        call = Call(method, payload, attempts, is_repeatable, is_for_leader)
+            attempts = Attempts(self._clock.seconds() + self._timeout + wait)
+        call = Call(method, payload, attempts, is_repeatable, is_for_leader, wait)
         target = self._choose(is_for_leader=is_for_leader)
         answer = self._ask(target, call)
         answer.addErrback(self._ask_others, target, call)
@@ -366,7 +374,7 @@ class Client:
         """Make *call* to *target*, once."""
         patience = call.attempts.deadline - self._clock.seconds()
         if call.is_repeatable:
-            patience = min(patience, self._timeout / _READ_ATTEMPTS)
+            patience = min(patience, self._timeout / _READ_ATTEMPTS + call.wait)
         asked = self._transport.ask(target.address, call.method, call.payload, patience)
         if call.is_for_leader:
             asked.addCallback(self._answered, target)

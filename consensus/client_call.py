@@ -9,6 +9,7 @@ from consensus.errors import (
     InvalidChangeError,
     InvalidCommandError,
     MembershipPendingError,
+    NotYetError,
     OutcomeUnknownError,
     RejectedError,
     SessionExpiredError,
@@ -30,6 +31,7 @@ class Call:
         attempts: Learns what became of each.
         is_repeatable: To do it twice does no harm.
         is_for_leader: Ask whoever is taken for the leader first.
+        wait: Seconds that a server may take because there is no answer yet.
         pauses: How often it has waited.
         hints: How many servers in a row have named another one.
     """
@@ -39,6 +41,7 @@ class Call:
     attempts: Attempts
     is_repeatable: bool
     is_for_leader: bool
+    wait: float = 0.0
     pauses: int = 0
     hints: int = 0
 
@@ -49,7 +52,7 @@ def may_repeat(error: RaftError, *, is_repeatable: bool) -> bool:
         error, InvalidCommandError | InvalidChangeError | MembershipPendingError
     ):
         return False  # it would be refused again, for the next moments at least
-    if isinstance(error, SessionExpiredError):
+    if isinstance(error, SessionExpiredError | NotYetError):
         return False  # likewise
     if isinstance(error, RejectedError):
         return True

@@ -24,9 +24,10 @@ from consensus.errors import (
     RaftError,
 )
 from consensus.freshness import Freshness
+from consensus.log_time import LogTime
 from consensus.recovery import TICKS_PER_HEARTBEAT
 from consensus.requests import Reads
-from consensus.sessions import LogClock, entry_of
+from consensus.sessions import entry_of
 from consensus.snapshotter import Snapshotter
 from consensus.upkeep import Upkeep
 from consensus.writes import Writes
@@ -116,8 +117,8 @@ class Driver:
         self._freshness = Freshness(
             raft, clock.seconds, self._lease(config), timing.election_timeout
         )
-        self._reads = Reads(config.limits, self._freshness)
-        self._log_clock = LogClock(clock.seconds)
+        self._reads = Reads(config.limits, self._freshness, 1 / self._tick_interval)
+        self._log_time = LogTime(raft, self.applier, clock.seconds)
         self._upkeep = Upkeep(
             raft,
             self.applier,
@@ -190,14 +191,10 @@ class Driver:
             RejectedError: It cannot be taken.
         """
         self._require_office()
-        data = entry_of(operation, call, self._log_time())
+        data = entry_of(operation, call, self._log_time.now())
         answer = self._writes.add(data, EntryKind.SESSION)
         self.schedule()
         return answer
-
-    def _log_time(self) -> int:
-        """Return the log's time, as this leader has it (§6.3)."""
-        return self._log_clock.now(self.raft.state.term, self.applier.sessions.time)
 
     def read(self, query: Any, options: ReadOptions, size: int = 0) -> Deferred[Any]:
         """
@@ -328,6 +325,8 @@ class Driver:
                     return True
                 self._is_due = False
                 deadline = self._ticks + self._patience
+                if self._writes.are_new:
+                    self._log_time.before_writes()
                 self._writes.propose(raft, deadline)
                 self._reads.begin(raft, self._ticks, deadline)
                 self._freshness.about_to_send()
@@ -368,7 +367,8 @@ class Driver:
         if ready.events:
             self._connect()
             self._writes.drop_lost(raft)
-            self._log_time()  # a new leader's begins to pass now
+            self._reads.drop_lost(raft, self.not_leader)
+            self._log_time.now()  # a new leader's begins to pass now
         self._reads.settle(ready, self.not_leader)
         self._serve()
         for fetch in ready.fetches:
@@ -454,6 +454,7 @@ class Driver:
             self._freshness.ticked()
             self.raft.tick()
             self._upkeep.look()
+            self._log_time.look()
             self._reads.ask_again(self.raft, self._ticks)
             self._watch_disk()
         except Exception as error:  # noqa: BLE001 - logged; a broken server stops

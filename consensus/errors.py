@@ -145,6 +145,12 @@ class StaleError(RejectedError):
     code = "stale"
 
 
+class NotYetError(RejectedError):
+    """The state machine has no answer to this query yet."""
+
+    code = "not_yet"
+
+
 class AlreadyRunningError(RejectedError):
     """A server of that name runs in this process."""
 

@@ -37,9 +37,11 @@ class Forwarding:
         self._count = 0
         self._bytes = 0
 
-    def ask(self, leader: Address, method: str, payload: bytes) -> Deferred[bytes]:
+    def ask(
+        self, leader: Address, method: str, payload: bytes, wait: float | None = None
+    ) -> Deferred[bytes]:
         """
-        Call *method* of the server at *leader*.
+        Call *method* of the server at *leader*; it may take *wait* seconds more.
 
         Raises:
             OverloadedError: Too many calls are under way, or too large ones.
@@ -52,7 +54,8 @@ class Forwarding:
             or self._bytes + size > limits.max_pending_bytes
         ):
             raise OverloadedError("too many calls are being passed on; back off")
-        asked = self._transport.ask(leader, method, payload, self._timeout)
+        timeout = self._timeout + (wait or 0.0)
+        asked = self._transport.ask(leader, method, payload, timeout)
         self._count += 1
         self._bytes += size
         return asked.addBoth(self._done(size))

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from consensus.core.values import EntryKind
 from consensus.state_machine import (
+    LATER,
     EncodedSnapshot,
+    Later,
     NoOptions,
     Snapshot,
     StateMachine,
+    Tick,
 )
 
 if TYPE_CHECKING:
@@ -42,12 +45,15 @@ if TYPE_CHECKING:
     from consensus.errors import Finding, ProtocolError
 
 __all__ = [
+    "LATER",
     "EncodedSnapshot",
     "Inbox",
+    "Later",
     "NoOptions",
     "Snapshot",
     "StateMachine",
     "Storage",
+    "Tick",
     "Transport",
 ]
 

@@ -145,10 +145,11 @@ def read(
     consistency: Consistency = "linearizable",
     max_age: float | None = None,
     at_index: LogIndex | None = None,
+    wait: float | None = None,
 ) -> Deferred[Any]:
     """Answer *query*, linearizably by default; see :meth:`.RaftServer.read`."""
     return _find(name).read(
-        query, consistency=consistency, max_age=max_age, at_index=at_index
+        query, consistency=consistency, max_age=max_age, at_index=at_index, wait=wait
     )
 
 

@@ -28,6 +28,9 @@ Consistency = Literal["linearizable", "lease", "follower", "stale"]
 #: of them at once.
 MAX_COMMANDS = 10_000
 
+#: How many seconds a server may keep a query that has no answer yet.
+MAX_WAIT = 30.0
+
 _MAX_INDEX = 2**63 - 1
 
 # msgspec's own errors are ValueErrors, and so is that of bad UTF-8.
@@ -84,12 +87,15 @@ class ReadOptions(
             the newest; ``None`` for any number.
         at_index: Wait until the server has applied the log up to here.
         forwarded: Another server passed it on; it goes no further.
+        wait: How many seconds the server keeps it while the state machine has
+            no answer yet.
     """
 
     consistency: Consistency = "linearizable"
     max_age: float | None = None
     at_index: int | None = None
     forwarded: bool = False
+    wait: float | None = None
 
     #: The method that takes them.
     method: ClassVar[str] = "read_with"
@@ -117,6 +123,11 @@ class ReadOptions(
             if not _is_number(self.max_age) or not 0 <= self.max_age < math.inf:
                 message = f"max_age is a number of seconds, not {self.max_age!r}"
                 raise InvalidCommandError(message)
+        if self.wait is not None and not (
+            _is_number(self.wait) and 0 <= self.wait <= MAX_WAIT
+        ):
+            message = f"wait is 0 to {MAX_WAIT:g} seconds, not {self.wait!r}"
+            raise InvalidCommandError(message)
         if self.at_index is not None and not (
             type(self.at_index) is int and 0 <= self.at_index <= _MAX_INDEX
         ):

@@ -15,16 +15,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
+from consensus.core.values import Role
 from consensus.errors import (
     CommandFailedError,
     NotLeaderError,
+    NotYetError,
     OverloadedError,
     StaleError,
     TimedOutError,
 )
+from consensus.interfaces import LATER
+from consensus.waiting import Query, WaitingQueries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from consensus.config import Limits
     from consensus.core.raft import Raft
@@ -46,15 +50,6 @@ def command_failed(error: Exception) -> Failure:
     return Failure(CommandFailedError(type(error).__name__, str(error)))
 
 
-class _Query(NamedTuple):
-    """A read that somebody waits for."""
-
-    query: Any
-    options: ReadOptions
-    size: int
-    answer: Deferred[Any]
-
-
 _size = attrgetter("size")
 
 
@@ -62,7 +57,7 @@ class _Batch(NamedTuple):
     """Reads that share a round, or wait for the same index."""
 
     deadline: int
-    queries: list[_Query]
+    queries: list[Query]
 
 
 class Reads:
@@ -72,13 +67,16 @@ class Reads:
     Args:
         limits: What bounds them.
         freshness: Of this server's state.
+        ticks_per_second: What deadlines are counted in.
     """
 
-    def __init__(self, limits: Limits, freshness: Freshness) -> None:
+    def __init__(
+        self, limits: Limits, freshness: Freshness, ticks_per_second: float
+    ) -> None:
         self._max_pending_bytes = limits.max_pending_bytes
         self._max_pending_requests = limits.max_pending_requests
         self._freshness = freshness
-        self._new: dict[str, list[_Query]] = {}
+        self._new: dict[str, list[Query]] = {}
         # Batches by the numbers that the core knows them by.
         self._rounds: dict[int, _Batch] = {}
         # The same of those that may be another leader's to confirm.
@@ -86,6 +84,8 @@ class Reads:
         # A heap of batches whose index is known, by that index.
         self._waiting: list[tuple[LogIndex, int, _Batch]] = []
         self._next_deadline = 0
+        # Those that have no answer yet, though their index is applied.
+        self._later = WaitingQueries(ticks_per_second)
         self._number = 0
         self._has_drawn = False
         self._order = 0
@@ -114,7 +114,7 @@ class Reads:
         self._count += 1
         self._bytes += size
         answer: Deferred[Any] = Deferred()
-        read = _Query(query, options, size, answer)
+        read = Query(query, options, size, answer)
         self._new.setdefault(options.consistency, []).append(read)
         return answer
 
@@ -190,7 +190,7 @@ class Reads:
 
     def _confirmed(self, index: LogIndex, batch: _Batch) -> None:
         """Let *batch* wait for *index*, and who wants more for that."""
-        in_time: list[_Query] = []
+        in_time: list[Query] = []
         for read in batch.queries:
             wanted = read.options.at_index
             if wanted is None or wanted <= index:
@@ -210,11 +210,20 @@ class Reads:
         waiting = self._waiting
         while waiting and waiting[0][0] <= last_applied:
             batch = heappop(waiting)[2]
-            self._release(batch)
             for read in batch.queries:
-                read.answer.callback(self._answer(read, machine, state))
+                answer = self._answer(read, machine, state)
+                if answer is LATER and read.options.wait:
+                    self._later.add(read, last_applied)
+                    continue
+                self._release([read])
+                read.answer.callback(_not_yet() if answer is LATER else answer)
+        if self._later:
+            ask = partial(self._answer, machine=machine, state=state)
+            for read, answer in self._later.look(last_applied, ask):
+                self._release([read])
+                read.answer.callback(answer)
 
-    def _answer(self, read: _Query, machine: StateMachine, state: Any) -> Any:
+    def _answer(self, read: Query, machine: StateMachine, state: Any) -> Any:
         max_age = read.options.max_age
         if max_age is not None:
             age = self._freshness.age()
@@ -227,7 +236,10 @@ class Reads:
         return result
 
     def expire(self, now: int) -> None:
-        """Fail the reads whose deadline has passed."""
+        """Fail the reads whose deadline has passed; called with each tick."""
+        for read in self._later.tick(now):
+            self._release([read])
+            read.answer.callback(_not_yet())
         for batches in (self._rounds, self._asked):
             # They are in the order of their deadlines.
             while batches and next(iter(batches.values())).deadline <= now:
@@ -247,11 +259,18 @@ class Reads:
             message = f"this server had not applied entry {index} in time"
             self._refuse(batch, TimedOutError(message))
 
+    def drop_lost(self, raft: Raft, error: Callable[[], NotLeaderError]) -> None:
+        """Fail with *error* those that wait for an answer of a leader no more."""
+        if self._later and raft.state.role is not Role.LEADER:
+            lost = self._later.remove(lambda read: read.options.needs_leader)
+            self._refuse(_Batch(0, lost), error())
+
     def fail(self, error: Exception) -> None:
         """Fail all of them."""
         batches = [*self._rounds.values(), *self._asked.values()]
         batches += [batch for _, _, batch in self._waiting]
         batches += [_Batch(0, queries) for queries in self._new.values()]
+        batches.append(_Batch(0, self._later.remove(lambda _: True)))
         self._new = {}
         self._rounds.clear()
         self._asked.clear()
@@ -260,14 +279,18 @@ class Reads:
             self._refuse(batch, error)
 
     def _refuse(self, batch: _Batch, error: Exception) -> None:
-        self._release(batch)
+        self._release(batch.queries)
         for read in batch.queries:
             read.answer.errback(error)
 
-    def _release(self, batch: _Batch) -> None:
-        self._count -= len(batch.queries)
+    def _release(self, queries: Sequence[Query]) -> None:
+        self._count -= len(queries)
         if self._bytes:
-            self._bytes -= sum(map(_size, batch.queries))
+            self._bytes -= sum(map(_size, queries))
+
+
+def _not_yet() -> Failure:
+    return Failure(NotYetError("there is no answer to this yet"))
 
 
 def _too_old(age: float | None, max_age: float) -> str:

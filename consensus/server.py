@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 
 # What most reads are: made once, as a read takes a few microseconds.
-_PLAIN = ("linearizable", None, None)
+_PLAIN = ("linearizable", None, None, None)
 _PLAIN_READ = ReadOptions()
 
 
@@ -204,6 +204,7 @@ class RaftServer(ServerLife):
         consistency: Consistency = "linearizable",
         max_age: float | None = None,
         at_index: LogIndex | None = None,
+        wait: float | None = None,
     ) -> Deferred[Any]:
         """
         Answer *query*, by default with every write acknowledged before.
@@ -216,11 +217,13 @@ class RaftServer(ServerLife):
                 ``reads.lease`` in the config, ``lease`` is ``linearizable``.
             max_age: Of a stale read: how old the state may be, in seconds.
             at_index: Wait until this server has applied the log up to here.
+            wait: Seconds to wait if the machine says ``LATER``; at most 30.
 
         The Deferred fails with:
             NotLeaderError: Ask ``.leader``; with ``follower``, ``.leader`` is
                 ``None``, as nobody is known to lead.
             StaleError: The state is older than *max_age*.
+            NotYetError: There is no answer yet, and *wait* is over.
             InvalidCommandError: The arguments make no sense.
             TimedOutError: No majority confirmed who leads, or this server has
                 not applied *at_index*, in time.
@@ -228,8 +231,8 @@ class RaftServer(ServerLife):
         """
         options = _PLAIN_READ
         try:
-            if (consistency, max_age, at_index) != _PLAIN:
-                options = ReadOptions(consistency, max_age, at_index)
+            if (consistency, max_age, at_index, wait) != _PLAIN:
+                options = ReadOptions(consistency, max_age, at_index, wait=wait)
                 options.check()
             if not self._leads and self._leader_elsewhere(options):
                 passed_on = self.forward(options, self.machine.encode(query))
@@ -275,7 +278,8 @@ class RaftServer(ServerLife):
         for each in [body] if isinstance(body, bytes) else body:
             self._driver.check_size(len(each))
         marked = msgspec.structs.replace(options, forwarded=True)
-        return self._forwarding.ask(leader, options.method, pack(marked, body))
+        wait = options.wait if isinstance(options, ReadOptions) else None
+        return self._forwarding.ask(leader, options.method, pack(marked, body), wait)
 
     def _leader_elsewhere(
         self, options: WriteOptions | ManyOptions | ReadOptions

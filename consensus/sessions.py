@@ -294,7 +294,7 @@ class Sessions:
         if data[:2] == _COMMAND_MARK and len(data) >= OVERHEAD:
             _, _, time, session, number, wanted = _COMMAND_ENTRY.unpack_from(data)
             if 1 <= wanted <= number:
-                self._pass(time)
+                self.pass_time(time)
                 return self._admit_command(session, number, wanted, data)
         operation, call = self._read(index, data)
         if operation is Operation.OPEN:
@@ -317,11 +317,11 @@ class Sessions:
         except (ValueError, InvalidCommandError, StructError) as error:
             message = f"entry {index} is no entry of a session: {error}"
             raise StorageError(message) from error
-        self._pass(time)
+        self.pass_time(time)
         return operation, call
 
-    def _pass(self, time: int) -> None:
-        """Move the time on."""
+    def pass_time(self, time: int) -> None:
+        """Move the time on, if *time* is later."""
         if time > self.time:
             self.time = time
             self._expire()

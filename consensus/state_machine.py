@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 import msgspec
 
@@ -25,6 +26,32 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class NoOptions:
     """The options of an adapter that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """
+    A command of the framework's own: the log's time is now *time*.
+
+    It is the leader's time, in the log, so it is the same for every server.  It
+    never goes back, and does not pass while nobody leads: what a machine ends
+    by it may end late, never early.
+
+    Args:
+        time: In milliseconds, from the cluster's beginning.
+    """
+
+    time: int
+
+
+class Later(Enum):
+    """The type of :data:`LATER`."""
+
+    LATER = "later"
+
+
+#: What ``handle_read`` answers to a query that has no answer yet.
+LATER: Final = Later.LATER
 
 
 class Snapshot(Protocol):
@@ -107,6 +134,10 @@ class StateMachine(ABC):
         state in it is ignored, because only one server sees a read.  Callers
         in this process get the very result, so return a copy of what they
         must not change.
+
+        The result :data:`LATER` says that there is no answer yet.  A caller
+        who has said how long to wait is kept, and the query is answered anew
+        after later commands; any other gets :class:`~consensus.errors.NotYetError`.
         """
 
     # --- abilities with a default -----------------------------------------
@@ -143,6 +174,21 @@ class StateMachine(ABC):
         may be called again after a crash, with a state that it has upgraded.
         """
         return state
+
+    #: Is this machine told the time?  Then some of its commands are a
+    #: :class:`Tick`: one before all that enter the log later than the last
+    #: said, by the millisecond, and one when :meth:`next_time` asks for it.
+    timed: ClassVar[bool] = False
+
+    def next_time(self, state: Any) -> int | None:  # noqa: ARG002 - for those who wait
+        """
+        Return when, in the log's time, something is due; ``None`` for never.
+
+        Asked of a machine that is :attr:`timed` and leads, often, so it must be
+        quick.  A :class:`Tick` follows as soon as that time has come, whether
+        anybody writes or not.
+        """
+        return None
 
     def validate(self, command: Any) -> None:  # noqa: B027 - it need not be overridden
         """

@@ -195,6 +195,11 @@ class Writes:
             )
             raise InvalidCommandError(message)
 
+    @property
+    def are_new(self) -> bool:
+        """Say whether there is anything to propose."""
+        return bool(self._new)
+
     def propose(self, raft: Raft, deadline: int) -> None:
         """Append the writes of this turn to the log, all at once."""
         if not self._new:

@@ -46,6 +46,8 @@ class EntryKind(IntEnum):
     VERSION = 4
     #: What the leader's state amounts to at an index, for comparison.
     DIGEST = 5
+    #: What time it is in the log, for a machine that is told.
+    TIME = 6
 
 
 # Not frozen, though nobody changes one: a leader makes one for each write and a

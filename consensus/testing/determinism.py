@@ -17,7 +17,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from consensus.agreements import time_of
 from consensus.core.values import EntryKind
+from consensus.interfaces import Tick
 from consensus.sessions import Due, Sessions
 from consensus.testing.determinism_run import (
     NAMES,
@@ -29,11 +31,13 @@ from consensus.testing.determinism_run import (
     territory_of,
 )
 from consensus.testing.determinism_traps import Blame, Traps
+from consensus.testing.logged import logged, taken
 
 if TYPE_CHECKING:
     from consensus.core.values import Entry
     from consensus.interfaces import StateMachine
     from consensus.testing.determinism_run import Event
+    from consensus.testing.logged import Logged
 
 __all__ = [
     "Blame",
@@ -105,7 +109,7 @@ def check_deterministic(
     machine = make()
     check_encoded(
         make,
-        [machine.encode(command) for command in commands],
+        [logged(machine, command) for command in commands],
         forgiven=forgiven,
         elsewhere=elsewhere,
     )
@@ -113,7 +117,7 @@ def check_deterministic(
 
 def check_encoded(
     make: Make,
-    commands: Iterable[bytes],
+    commands: Iterable[Logged],
     *,
     forgiven: Iterable[str] = (),
     elsewhere: bool = True,
@@ -138,12 +142,15 @@ def check_encoded(
             raise _explain(machine, job, partial(_both, job, other, runner), traps)
 
 
-def commands_in(entries: Iterable[Entry]) -> Iterator[bytes]:
-    """Yield the application's commands in *entries*, those of sessions once each."""
+def commands_in(entries: Iterable[Entry]) -> Iterator[Logged]:
+    """Yield the commands in *entries*, those of sessions once each, and the time."""
     sessions = Sessions()
     for entry in entries:
         if entry.kind == EntryKind.COMMAND:
             yield entry.command
+        elif entry.kind == EntryKind.TIME:
+            sessions.pass_time(time_of(entry.index, entry.command))
+            yield Tick(sessions.time)
         elif entry.kind == EntryKind.SESSION:
             due = sessions.admit(entry.index, entry.command)
             if isinstance(due, Due):
@@ -184,7 +191,7 @@ def _explain(
         return NondeterminismError(message, traps.suspects.values())
     when = "init()"
     if step:
-        command = machine.decode(job.commands[step - 1])
+        command = taken(machine, job.commands[step - 1])
         when = f"command {step}, {_shortened(repr(command))},"
     message = f"{name} is not deterministic: {when} {_difference(*reports, step)}"
     one, other = both(traced=step)

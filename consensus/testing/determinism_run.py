@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from consensus.errors import StorageError
 from consensus.testing.determinism_traps import Territory
 from consensus.testing.fingerprint import fingerprint, state_text
+from consensus.testing.logged import Logged, taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,7 +82,7 @@ class Job:
 
     Args:
         make: Makes the machine.
-        commands: Encoded.
+        commands: As the log has them.
         name: The server's.
         forgiven: As of :class:`~.determinism_traps.Territory`.
         is_detailed: Whether the state is looked at after every command, and
@@ -91,7 +92,7 @@ class Job:
     """
 
     make: Callable[[], StateMachine]
-    commands: tuple[bytes, ...]
+    commands: tuple[Logged, ...]
     name: str
     forgiven: tuple[str, ...] = ()
     is_detailed: bool = False
@@ -157,12 +158,12 @@ class _Copy:
         self._has_state = True
         self._note("None", is_last=not self._job.commands)
 
-    def apply(self, number: int, data: bytes) -> None:
+    def apply(self, number: int, data: Logged) -> None:
         """Apply one command, as a server does."""
         _disturb(number)
         with self._watched(number):
             try:
-                command = self._machine.decode(data)
+                command = taken(self._machine, data)
                 results, self._state = self._machine.apply_batch(
                     [(number, command)], self._state
                 )

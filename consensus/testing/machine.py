@@ -26,9 +26,11 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from consensus.errors import InvalidCommandError, StorageError
+from consensus.interfaces import Later
 from consensus.testing.determinism import check_deterministic
 from consensus.testing.fingerprint import fingerprint, state_text
 from consensus.testing.machine_copy import Copy, pieces, read_on_a_thread, spoil
+from consensus.testing.machine_time import TimeTests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +59,7 @@ _NEEDS = {
 }
 
 
-class StateMachineSuite:
+class StateMachineSuite(TimeTests):
     """Every promise of :class:`~consensus.interfaces.StateMachine`, a test for each."""
 
     #: The class, or a function that makes one.
@@ -141,7 +143,7 @@ class StateMachineSuite:
     def runs(self) -> SearchStrategy[list[Any]]:
         """Return a strategy for commands in a row."""
         source = self.given("commands")
-        some = st.lists(self.one_of("commands"), max_size=12)
+        some = self.some_of(self.one_of("commands"), most=12)
         if isinstance(source, SearchStrategy):
             return some
         # As they were given, they tell more than at random.
@@ -196,7 +198,7 @@ class StateMachineSuite:
             with self.copies() as [one]:
                 results = [*one.write_all(commands), *one.read_all(queries)]
                 for result in results:
-                    if not isinstance(result, Exception):
+                    if not isinstance(result, Exception | Later):
                         data = one.machine.encode(result)
                         again = one.machine.decode_result(data)
                         assert one.machine.encode(again) == data
@@ -258,7 +260,7 @@ class StateMachineSuite:
             drawn.extend(run)
 
         effort = settings(self.effort, max_examples=10, database=None)
-        effort(given(run=st.lists(source, min_size=1, max_size=20))(gather))()
+        effort(given(run=self.some_of(source, least=1))(gather))()
         return drawn
 
     # --- what a call may change ------------------------------------------------

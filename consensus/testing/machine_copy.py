@@ -10,6 +10,7 @@ import pytest
 from consensus.errors import RaftError, StorageError
 from consensus.interfaces import StateMachine
 from consensus.testing.determinism_run import result_text
+from consensus.testing.logged import logged, taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -75,7 +76,7 @@ class Copy:
     def _batch(self, commands: Sequence[Any]) -> list[tuple[int, Any]]:
         machine, first = self.machine, self.index + 1
         self.index += len(commands)
-        decoded = [machine.decode(machine.encode(each)) for each in commands]
+        decoded = [taken(machine, logged(machine, each)) for each in commands]
         return list(enumerate(decoded, first))
 
     def write(self, command: Any) -> Any:

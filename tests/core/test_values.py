@@ -22,6 +22,7 @@ class EntryKindTests:
             "SESSION": 3,
             "VERSION": 4,
             "DIGEST": 5,
+            "TIME": 6,
         }
 
     def test_a_plain_number_is_as_good(self) -> None:

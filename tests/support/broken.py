@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from consensus.errors import InvalidCommandError, StorageError
-from consensus.interfaces import EncodedSnapshot, StateMachine
+from consensus.interfaces import EncodedSnapshot, StateMachine, Tick
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -360,3 +360,19 @@ class KnowsEveryVersion(Dictionary):
     def for_version(self, version: int) -> StateMachine:
         del version
         return self
+
+
+class AsksForThePast(Dictionary):
+    """Wants to be told a time that it has been told."""
+
+    timed = True
+
+    def handle_write(self, command: Any, state: Any) -> tuple[Any, Any]:
+        """Take no notice of the time."""
+        if isinstance(command, Tick):
+            return None, state
+        return super().handle_write(command, state)
+
+    def next_time(self, state: Any) -> int | None:
+        """Return the same for ever, once there is anything."""
+        return 1 if state else None

@@ -21,6 +21,7 @@ from consensus.testing.machine import StateMachineSuite
 from contrib.kvstore.commands import Cas, Delete, Get, Set
 from contrib.kvstore.machine import KVStore, KVStoreOptions
 from tests.support import broken
+from tests.support.alarms import Alarms
 from tests.support.broken import COMMANDS, QUERIES, Dictionary, Journal
 from tests.support.servers import Register
 
@@ -89,6 +90,18 @@ class TestLedger(StateMachineSuite):
     queries = (["balance", "ann"], ["balance", "eve"], ["total"], ["what"])
 
 
+class TestAlarms(StateMachineSuite):
+    """A machine that is told the time."""
+
+    machine = Alarms
+    commands = st.builds(
+        lambda after, name: ["in", after, name],
+        st.integers(0, 50_000),
+        st.sampled_from("abc"),
+    ) | st.just(["what"])
+    queries = (["rung", 0], ["rung", 1], "broken")
+
+
 class TestDictionary(StateMachineSuite):
     """What the broken ones are made of."""
 
@@ -117,6 +130,7 @@ BROKEN: list[tuple[str, type[StateMachine]]] = [
     ("test_two_servers_agree", broken.SharesACounter),
     ("test_two_servers_agree", broken.DigestsAddresses),
     ("test_it_is_deterministic", broken.StampsTheTime),
+    ("test_what_is_due_is_done", broken.AsksForThePast),
     ("test_a_failed_command_changes_nothing", broken.RaisesTooLate),
     ("test_a_read_changes_nothing", broken.CountsItsReads),
     ("test_an_answer_is_a_copy", broken.HandsOutItsState),

@@ -103,7 +103,7 @@ class FailureSuite(Engine):
     @pytest.mark.parametrize(
         "bad",
         [
-            [Entry(2, 1, 6, b"")],
+            [Entry(2, 1, 7, b"")],
             [Entry(2, 1, 300, b"")],
             [Entry(2, 1, -1, b"")],
             [Entry(2, -1, 1, b"")],

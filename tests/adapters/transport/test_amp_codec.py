@@ -350,7 +350,7 @@ class HostileBytesTests:
         entry = Entry(1, 7, EntryKind.COMMAND, b"")
         body = bytearray(encode(AppendEntries("s1", 7, 0, 6, 0, 0, (entry,)))[:-4])
         kind_at = body.rindex(struct.pack(">QB", 7, EntryKind.COMMAND)) + 8
-        body[kind_at] = 6
+        body[kind_at] = max(EntryKind) + 1
         with pytest.raises(ProtocolError, match="unknown kind"):
             decode(sealed(bytes(body)))
 
