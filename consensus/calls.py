@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
 
+from consensus import sessions
 from consensus.errors import (
     CommandFailedError,
     InvalidCommandError,
@@ -40,6 +41,9 @@ _T = TypeVar("_T", Addition, Applicant, Change)
 
 _MAX_SHOWN = 64
 
+# In the place of an operation: a session's command, answered with its index.
+_INDEXED = b"\x04"
+
 _PLAIN_WRITE = WriteOptions()
 _PLAIN_READ = ReadOptions()
 
@@ -52,7 +56,9 @@ class Callee(Protocol):
     ) -> Deferred[Any]:
         """See :class:`.RaftServer`."""
 
-    def write_many_encoded(self, commands: list[bytes]) -> Deferred[list[Any]]:
+    def write_many_encoded(
+        self, commands: list[bytes], *, with_index: bool = False
+    ) -> Deferred[Any]:
         """See :class:`.RaftServer`."""
 
     def read_as(self, query: Any, options: ReadOptions, size: int = 0) -> Deferred[Any]:
@@ -66,7 +72,12 @@ class Callee(Protocol):
         """See :class:`.RaftServer`."""
 
     def write_session(
-        self, operation: Operation, call: bytes, *, is_forwarded: bool = False
+        self,
+        operation: Operation,
+        call: bytes,
+        *,
+        with_index: bool = False,
+        is_forwarded: bool = False,
     ) -> Deferred[bytes]:
         """See :class:`.RaftServer`."""
 
@@ -134,7 +145,11 @@ def _write_many(
     passed_on = callee.forward(options, commands)
     if passed_on is not None:
         return passed_on
-    done = callee.write_many_encoded(commands)
+    done = callee.write_many_encoded(commands, with_index=options.with_index)
+    if options.with_index:
+        return done.addCallback(
+            lambda outcome: _encoded_results(outcome[0], machine, outcome[1])
+        )
     return done.addCallback(_encoded_results, machine)
 
 
@@ -155,12 +170,30 @@ def check_command(machine: StateMachine, command: bytes) -> None:
         raise InvalidCommandError(message) from error
 
 
+def check_session(machine: StateMachine, operation: Operation, call: bytes) -> None:
+    """
+    See that a session's *call* may enter the log.
+
+    Raises:
+        InvalidCommandError: It may not.
+    """
+    sessions.check(operation, call)
+    if operation is Operation.COMMAND:
+        check_command(machine, sessions.command_of(call))
+
+
 def _session_open(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
     return callee.write_session(Operation.OPEN, payload)
 
 
 def _session_write(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
     return callee.write_session(Operation.COMMAND, payload)
+
+
+def _session_write_indexed(
+    callee: Callee, _: StateMachine, payload: bytes
+) -> Deferred[bytes]:
+    return callee.write_session(Operation.COMMAND, payload, with_index=True)
 
 
 def _session_close(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
@@ -170,12 +203,29 @@ def _session_close(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[
 def _session_forwarded(
     callee: Callee, _: StateMachine, payload: bytes
 ) -> Deferred[bytes]:
-    """Do one of the three above for another server; it goes no further."""
+    """Do one of those above for another server; it goes no further."""
+    with_index = payload[:1] == _INDEXED
     try:
-        operation = Operation(int.from_bytes(payload[:1], "big"))
+        operation = (
+            Operation.COMMAND
+            if with_index
+            else Operation(int.from_bytes(payload[:1], "big"))
+        )
     except ValueError as error:
         raise InvalidCommandError("this is no call of a session") from error
-    return callee.write_session(operation, payload[1:], is_forwarded=True)
+    return callee.write_session(
+        operation, payload[1:], with_index=with_index, is_forwarded=True
+    )
+
+
+def forwarded_session(operation: Operation, call: bytes, *, with_index: bool) -> bytes:
+    """Return what one server sends to another of a session's *call*."""
+    return (_INDEXED if with_index else bytes([operation])) + call
+
+
+def packed(outcome: tuple[bytes, LogIndex]) -> bytes:
+    """Return the encoded result of a write and its log index as one answer."""
+    return pack_result(*outcome)
 
 
 def _read(callee: Callee, machine: StateMachine, payload: bytes) -> Deferred[bytes]:
@@ -268,6 +318,7 @@ _METHODS = {
     "read_with": _read_with,
     "session_open": _session_open,
     "session_write": _session_write,
+    "session_write_indexed": _session_write_indexed,
     "session_close": _session_close,
     "session_forwarded": _session_forwarded,
     "status": _status,
@@ -286,7 +337,9 @@ def _encoded_with_index(outcome: tuple[Any, int], machine: StateMachine) -> byte
     return pack_result(_encoded(result, machine), index)
 
 
-def _encoded_results(results: list[Any], machine: StateMachine) -> bytes:
+def _encoded_results(
+    results: list[Any], machine: StateMachine, index: LogIndex | None = None
+) -> bytes:
     """Return *results* as bytes; one that cannot be encoded becomes an error."""
     encoded: list[bytes | CommandFailedError] = []
     for result in results:
@@ -297,7 +350,7 @@ def _encoded_results(results: list[Any], machine: StateMachine) -> bytes:
             encoded.append(_encoded(result, machine))
         except CommandFailedError as error:
             encoded.append(error)
-    return pack_results(encoded)
+    return pack_results(encoded, index)
 
 
 def _encoded(result: Any, machine: StateMachine) -> bytes:

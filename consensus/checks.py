@@ -1,7 +1,7 @@
 """
 All that can be known before a start; ``raft check`` and ``twistd raft`` ask.
 
-What the parts find keeps their ids (``datadir.E001``, ``amp.E002``); of this
+What the parts find keeps their ids (``datadir.E001``, ``tls.E002``); of this
 module are:
 
 ============== ========================================================
@@ -18,14 +18,16 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from consensus import registry
+from consensus import certificates, registry
 from consensus.datadir import DataDirectory
 from consensus.errors import Finding
+from consensus.interfaces import no_encryption
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from consensus.config import Config, Engine
+    from consensus.core.values import Address, ServerId
 
 
 def run(config: Config) -> list[Finding]:
@@ -39,7 +41,9 @@ def run(config: Config) -> list[Finding]:
     """
     findings = [
         *_members(config),
+        *_state_machine(config),
         *_transport(config),
+        *_tls(config),
         *_storage(config),
         *registry.unavailable(),
     ]
@@ -68,10 +72,21 @@ def _members(config: Config) -> Iterator[Finding]:
         )
 
 
+def _state_machine(config: Config) -> Iterator[Finding]:
+    engine = config.state_machine
+    addresses = _addresses(config)
+    check = partial(engine.cls.check, engine.options, addresses, config.serve)
+    yield from _ask("state_machine", engine, check)
+
+
+def _addresses(config: Config) -> dict[ServerId, Address]:
+    served = {name: config.address_of(name) for name in config.serve}
+    return {**config.members, **served}
+
+
 def _transport(config: Config) -> Iterator[Finding]:
-    addresses = {**config.members}
-    addresses |= {name: config.address_of(name) for name in config.serve}
     engine = config.transport
+    addresses = _addresses(config)
     check = partial(engine.cls.check, engine.options, addresses, config.serve)
     yield from _ask("transport", engine, check)
     largest = engine.cls.max_command_bytes(engine.options)
@@ -83,6 +98,15 @@ def _transport(config: Config) -> Iterator[Finding]:
             f"write at most {largest}, or allow the transport larger messages",
             "limits.max_command_bytes",
         )
+
+
+def _tls(config: Config) -> Iterator[Finding]:
+    if config.tls is None:
+        return
+    if not config.transport.cls.encrypts:
+        yield no_encryption(config.transport.name)
+        return
+    yield from certificates.check(config.tls, config.serve)
 
 
 def _storage(config: Config) -> Iterator[Finding]:

@@ -11,23 +11,25 @@ servers know what they have applied.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import deferLater
 
 from consensus import registry
-from consensus.client_call import Call, may_repeat
+from consensus.client_call import Call, Caller
 from consensus.client_session import Attempts, ClientSession
 from consensus.clock import monotonic_clock
+from consensus.config import Config, load
 from consensus.core.values import Status
+from consensus.discovery import Discovery
 from consensus.errors import (
     CommandFailedError,
-    NotLeaderError,
-    OverloadedError,
+    InvalidCommandError,
     ProtocolError,
     RaftError,
     UnreachableError,
@@ -37,42 +39,26 @@ from consensus.options import (
     ReadOptions,
     WriteOptions,
     pack,
+    unpack_indexed,
     unpack_result,
     unpack_results,
 )
+from consensus.targets import Targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-
-    from twisted.python.failure import Failure
+    from pathlib import Path
 
     from consensus.core.values import Address, LogIndex, ServerId
-    from consensus.interfaces import Transport
+    from consensus.interfaces import TLS, Transport
     from consensus.options import Consistency
 
-# Retries begin soon, as an election takes some hundred milliseconds, and
-# become rare, as a cluster that is down may stay so.
-_FIRST_PAUSE = 0.02
-_LONGEST_PAUSE = 0.5
-
-# Servers may name each other in turn while they elect; after so many hints in
-# a row it is better to wait.
-_MAX_HINTS = 3
-
-# A read that hangs at one server is tried at another.
-_READ_ATTEMPTS = 4
+_T = TypeVar("_T")
 
 # What most reads ask for.
 _PLAIN = ("linearizable", None, None, None)
 
 _decode_status = msgspec.msgpack.Decoder(Status).decode
-
-
-class _Target(NamedTuple):
-    """A server to be asked."""
-
-    name: ServerId
-    address: Address
 
 
 class Client:
@@ -89,6 +75,10 @@ class Client:
         timeout: Seconds after which a call gives up.
         dice: Returns a number from 0 to 1, so that clients do not all retry
             in the same moment.
+        session: Whether writes belong to the client's session, which the first
+            of them opens: see :meth:`session`.
+        is_bare: It keeps to *addresses*, and its stale reads may not see its
+            own writes.
     """
 
     def __init__(
@@ -99,18 +89,29 @@ class Client:
         *,
         timeout: float = 10.0,
         dice: Callable[[], float] = random.random,
+        session: bool = False,
+        is_bare: bool = True,
     ) -> None:
-        self._targets = [_Target(*item) for item in addresses.items()]
-        if not self._targets:
-            raise ValueError("a client needs the address of at least one server")
+        targets = self._targets = Targets(addresses, dice)
         self._transport = transport
         self._clock = clock
         self._timeout = timeout
-        self._dice = dice
-        self._next = int(dice() * len(self._targets))
-        self._leader: _Target | None = None
         self._is_closed = False
         self._when_closed: Callable[[], None] = lambda: None
+        self._in_session = session
+        self._session: ClientSession | None = None
+        # Up to where the log has what this client has written.
+        self._seen: LogIndex = 0
+        self._is_bare = is_bare
+        discovery = None if is_bare else Discovery(targets, self.status_at, clock, dice)
+        self._caller = Caller(
+            targets,
+            transport,
+            clock,
+            timeout=timeout,
+            dice=dice,
+            discovery=discovery,
+        )
 
     @classmethod
     def connect(
@@ -119,54 +120,132 @@ class Client:
         reactor: Any,
         *,
         timeout: float = 10.0,
+        session: bool = True,
         engine: str = "amp",
         options: Any = None,
+        tls: TLS | None = None,
     ) -> Client:
         """
         Return a client of the servers at *endpoints*.
 
         Args:
             endpoints: One address or more, as ``tcp:127.0.0.1:9101``, or a
-                mapping of names to them; servers that are missing are found
-                when one of them leads.
+                mapping of names to them; the other members are found.
             reactor: The reactor.
             timeout: Seconds after which a call gives up.
+            session: Whether a write is applied once however often it has to be
+                sent; otherwise it is sent once.
             engine: The transport's name in the YAML file of the cluster.
             options: The transport's options, if not the defaults.
+            tls: The client's certificate, where the servers want one.
+
+        Raises:
+            ConfigError: *tls* cannot be used.
         """
-        clock = monotonic_clock(reactor)
-        transport = registry.resolve("transport", engine)(options, reactor, clock)
         if isinstance(endpoints, Mapping):
             addresses = dict(endpoints)
         else:
             addresses = {address: address for address in endpoints}
-        client = cls(addresses, transport, clock, timeout=timeout)
+        clock = monotonic_clock(reactor)
+        transport = registry.resolve("transport", engine)(options, reactor, clock)
+        return cls._begin(addresses, transport, tls, timeout=timeout, session=session)
+
+    @classmethod
+    def from_config(
+        cls,
+        source: str | Path | Config,
+        reactor: Any,
+        *,
+        timeout: float = 10.0,
+        session: bool = True,
+    ) -> Client:
+        """
+        Return a client of the cluster of a YAML file; see :meth:`connect`.
+
+        Args:
+            source: The path of the file, or what is in it.
+            reactor: The reactor.
+            timeout: Seconds after which a call gives up.
+            session: Whether a write is applied once.
+
+        Raises:
+            ConfigError: The file is wrong.
+        """
+        chosen = source
+        if not isinstance(chosen, Config):
+            chosen = load(chosen, needs_serve=False)
+        addresses = {each: each for each in chosen.join} | dict(chosen.members)
+        engine, clock = chosen.transport, monotonic_clock(reactor)
+        transport = engine.cls(engine.options, reactor, clock)
+        return cls._begin(
+            addresses, transport, chosen.tls, timeout=timeout, session=session
+        )
+
+    @classmethod
+    def _begin(
+        cls,
+        addresses: Mapping[ServerId, Address],
+        transport: Transport,
+        tls: TLS | None,
+        **options: Any,
+    ) -> Client:
+        """Return a client for a program, on a clock that ticks for it."""
+        if tls is not None:
+            transport.secure(tls)
+        clock = transport.clock
+        client = cls(addresses, transport, clock, is_bare=False, **options)
         clock.start()
         client._when_closed = clock.stop
         return client
 
     @property
+    def clock(self) -> Any:
+        """Return the clock that all timeouts go by."""
+        return self._clock
+
+    @property
     def leader(self) -> ServerId | None:
         """Return who led when it was last seen; ``None`` if nobody is known."""
-        return None if self._leader is None else self._leader.name
+        leader = self._targets.leader
+        return None if leader is None else leader.name
 
     @overload
     def write(
-        self, command: bytes, *, with_index: Literal[False] = False
+        self,
+        command: bytes,
+        *,
+        with_index: Literal[False] = False,
+        session: bool | None = None,
+        timeout: float | None = None,
     ) -> Deferred[bytes]: ...
 
     @overload
     def write(
-        self, command: bytes, *, with_index: Literal[True]
+        self,
+        command: bytes,
+        *,
+        with_index: Literal[True],
+        session: bool | None = None,
+        timeout: float | None = None,
     ) -> Deferred[tuple[bytes, LogIndex]]: ...
 
-    def write(self, command: bytes, *, with_index: bool = False) -> Deferred[Any]:
+    def write(
+        self,
+        command: bytes,
+        *,
+        with_index: bool = False,
+        session: bool | None = None,
+        timeout: float | None = None,
+    ) -> Deferred[Any]:
         """
         Apply *command* and return its result, both as the machine encodes them.
 
         Args:
             command: For the state machine.
             with_index: Return ``(result, log index)``; see :meth:`read`.
+            session: Whether it belongs to the client's session, and is sent
+                until it is answered; the client's own choice if ``None``.
+            timeout: Seconds after which it gives up; the client's if ``None``.
 
         The Deferred fails with:
             RejectedError: It was not applied and will not be; the class says
@@ -174,13 +253,27 @@ class Client:
             OutcomeUnknownError: It may have been applied, or may yet be.
             CommandFailedError: The state machine raised.
         """
-        if not with_index:
-            return self.ask_leader("write", command)
+        if self._in_session if session is None else session:
+            if self._session is None:
+                self._session = self.session()
+            return self._session.write(command, with_index=with_index, timeout=timeout)
+        if self._is_bare and not with_index:
+            return self.ask_leader("write", command, timeout)
         payload = pack(WriteOptions(with_index=True), command)
-        return self.ask_leader("write_with", payload).addCallback(_read_result)
+        answer = self.ask_leader("write_with", payload, timeout)
+        return answer.addCallback(self._wrote, with_index)
+
+    def _wrote(self, payload: bytes, with_index: bool) -> Any:  # noqa: FBT001 - a callback's
+        outcome = _read_as(unpack_result, payload)
+        self._saw(outcome[1])
+        return outcome if with_index else outcome[0]
+
+    def _saw(self, index: LogIndex) -> None:
+        """Let later reads of this client have the log up to *index*."""
+        self._seen = max(self._seen, index)
 
     def write_many(
-        self, commands: Sequence[bytes]
+        self, commands: Sequence[bytes], *, timeout: float | None = None
     ) -> Deferred[list[bytes | CommandFailedError]]:
         """
         Apply *commands*, one after another with nothing in between.
@@ -193,8 +286,16 @@ class Client:
         """
         if not commands:
             return succeed([])
-        payload = pack(ManyOptions(), commands)
-        return self.ask_leader("write_many", payload).addCallback(_read_results)
+        payload = pack(ManyOptions(with_index=not self._is_bare), commands)
+        answer = self.ask_leader("write_many", payload, timeout)
+        return answer.addCallback(self._wrote_many)
+
+    def _wrote_many(self, payload: bytes) -> list[bytes | CommandFailedError]:
+        if self._is_bare:
+            return _read_as(unpack_results, payload)
+        results, index = _read_as(unpack_indexed, payload)
+        self._saw(index)
+        return results
 
     def read(
         self,
@@ -204,6 +305,7 @@ class Client:
         max_age: float | None = None,
         at_index: LogIndex | None = None,
         wait: float | None = None,
+        timeout: float | None = None,
     ) -> Deferred[bytes]:
         """
         Answer *query*, by default with every write acknowledged before.
@@ -214,17 +316,21 @@ class Client:
                 serve go to one after the other.
             max_age: Of a stale read: how old the state may be, in seconds.
             at_index: Wait until the server has applied the log up to here, as
-                it has when it knows the write that was answered with it.
-
+                it has when it knows the write that was answered with it.  By
+                default a client's reads know what the client has written.
             wait: Seconds for which a server keeps the query, if the state
                 machine has no answer yet; at most 30, beside the timeout.
+            timeout: Seconds after which it gives up; the client's if ``None``.
 
         The Deferred fails as that of :meth:`write`, and with:
             StaleError: No server has a state of that age.
             NotYetError: There is no answer yet, and *wait* is over.
         """
         if (consistency, max_age, at_index, wait) == _PLAIN:
-            return self._call("read", query, is_repeatable=True)
+            return self._call("read", query, is_repeatable=True, timeout=timeout)
+        if consistency == "stale" and at_index is None:
+            # All others see every write that was acknowledged before.
+            at_index = self._seen or None
         options = ReadOptions(consistency, max_age, at_index, wait=wait)
         try:
             options.check()
@@ -237,6 +343,7 @@ class Client:
             is_repeatable=True,
             is_for_leader=options.needs_leader,
             wait=wait or 0.0,
+            timeout=timeout,
         )
 
     def session(self, ttl: float = 60.0) -> ClientSession:
@@ -250,7 +357,8 @@ class Client:
         Raises:
             InvalidCommandError: *ttl* is out of its range.
         """
-        return ClientSession(self.repeat, self._clock, self._timeout, ttl)
+        note = None if self._is_bare else self._saw
+        return ClientSession(self.repeat, self._clock, self._timeout, ttl, note)
 
     def repeat(
         self, method: str, payload: bytes, attempts: Attempts
@@ -265,15 +373,18 @@ class Client:
         """
         return self._call(method, payload, is_repeatable=True, attempts=attempts)
 
-    def ask_leader(self, method: str, payload: bytes) -> Deferred[bytes]:
+    def ask_leader(
+        self, method: str, payload: bytes, timeout: float | None = None
+    ) -> Deferred[bytes]:
         """
         Call a *method* that only the leader answers; see :meth:`write`.
 
         Args:
             method: See ``docs/reference/protocol.md``.
             payload: What it takes.
+            timeout: Seconds after which it gives up; the client's if ``None``.
         """
-        return self._call(method, payload, is_repeatable=False)
+        return self._call(method, payload, is_repeatable=False, timeout=timeout)
 
     def status(
         self, server: ServerId, timeout: float | None = None
@@ -282,7 +393,7 @@ class Client:
         Return what *server* knows of itself; it is asked once.
 
         Args:
-            server: One of those that the client was made with.
+            server: A member, or one of those that the client was made with.
             timeout: Seconds to wait; the client's own if ``None``.
 
         The Deferred fails with:
@@ -290,7 +401,7 @@ class Client:
             OutcomeUnknownError: It does not answer.
             ProtocolError: Its answer is none.
         """
-        address = self._address(server)
+        address = self._targets.address(server)
         if not address:
             return fail(UnreachableError(f"no server {server!r} is known"))
         return self.status_at(address, timeout)
@@ -330,7 +441,7 @@ class Client:
     def close(self) -> Deferred[None]:
         """Close the transport; what is under way fails."""
         if not self._is_closed:
-            self._is_closed = True
+            self._is_closed = self._caller.is_closed = True
             return self._transport.close().addCallback(self._closed)
         return self._transport.close()
 
@@ -346,11 +457,10 @@ class Client:
         is_for_leader: bool = True,
         attempts: Attempts | None = None,
         wait: float = 0.0,
+        timeout: float | None = None,
     ) -> Deferred[bytes]:
         """
         Ask server after server until one answers or time is up.
-
-        Mostly the first one answers, so what others would need is made later.
 
         Args:
             method: See ``docs/reference/protocol.md``.
@@ -359,121 +469,23 @@ class Client:
             is_for_leader: Ask whoever is taken for the leader first.
             attempts: Learns what became of each; it may have begun earlier.
             wait: Seconds that a server may take because there is no answer yet.
+            timeout: Seconds after which to give up; the client's if ``None``.
         """
-        if self._is_closed:
-            return fail(UnreachableError("the client is closed"))
         if attempts is None:
-            attempts = Attempts(self._clock.seconds() + self._timeout + wait)
+            patience = self._timeout if timeout is None else timeout
+            if not 0 < patience < math.inf:
+                message = f"a timeout is a number of seconds above 0, not {timeout!r}"
+                return fail(InvalidCommandError(message))
+            attempts = Attempts(self._clock.seconds() + patience + wait)
         call = Call(method, payload, attempts, is_repeatable, is_for_leader, wait)
-        target = self._choose(is_for_leader=is_for_leader)
-        answer = self._ask(target, call)
-        answer.addErrback(self._ask_others, target, call)
-        return answer
-
-    def _ask(self, target: _Target, call: Call) -> Deferred[bytes]:
-        """Make *call* to *target*, once."""
-        patience = call.attempts.deadline - self._clock.seconds()
-        if call.is_repeatable:
-            patience = min(patience, self._timeout / _READ_ATTEMPTS + call.wait)
-        asked = self._transport.ask(target.address, call.method, call.payload, patience)
-        if call.is_for_leader:
-            asked.addCallback(self._answered, target)
-        return asked
-
-    def _ask_others(self, failure: Failure, target: _Target, call: Call) -> Any:
-        """Go on after *target* was asked in vain, if that is of use."""
-        error = failure.value
-        if not isinstance(error, RaftError):
-            return failure
-        pause = self._pause_after(error, target, call)
-        if pause is None:
-            return failure
-        return Deferred.fromCoroutine(self._repeat(call, pause))
-
-    async def _repeat(self, call: Call, pause: float) -> bytes:
-        """Ask again and again, for the first time after *pause*."""
-        while True:
-            if pause:
-                await deferLater(self._clock, pause)
-            if self._is_closed:
-                raise UnreachableError("the client is closed")
-            target = self._choose(is_for_leader=call.is_for_leader)
-            try:
-                return await self._ask(target, call)
-            except RaftError as error:
-                after = self._pause_after(error, target, call)
-                if after is None:
-                    raise
-                pause = after
-
-    def _pause_after(
-        self, error: RaftError, target: _Target, call: Call
-    ) -> float | None:
-        """Return how long to wait after *error*; ``None`` to give up with it."""
-        call.attempts.failed(error)
-        if not may_repeat(error, is_repeatable=call.is_repeatable):
-            return None
-        pause = 0.0
-        if self._follow(target, error) and call.hints < _MAX_HINTS:
-            call.hints += 1
-        else:
-            call.hints, pause = 0, self._pause(call.pauses)
-            call.pauses += 1
-        if self._clock.seconds() + pause >= call.attempts.deadline:
-            return None
-        return pause
-
-    def _choose(self, *, is_for_leader: bool) -> _Target:
-        """Return whom to ask now."""
-        if is_for_leader:
-            return self._leader or self._targets[self._next]
-        self._next = (self._next + 1) % len(self._targets)
-        return self._targets[self._next]
-
-    def _answered(self, answer: bytes, target: _Target) -> bytes:
-        """Ask *target* again next time: it leads, or knows who does."""
-        self._leader = target
-        return answer
-
-    def _follow(self, asked: _Target, error: RaftError) -> bool:
-        """Choose whom to ask next; say whether *error* named somebody."""
-        if isinstance(error, NotLeaderError) and error.leader is not None:
-            named = _Target(error.leader, error.address or self._address(error.leader))
-            if named.address and named.address != asked.address:
-                self._leader = named
-                return True
-        if isinstance(error, OverloadedError):
-            # Whoever is overloaded leads, or will say next time who does.
-            return False
-        if self._leader == asked:
-            self._leader = None
-        if self._targets[self._next].address == asked.address:
-            self._next = (self._next + 1) % len(self._targets)
-        return False
-
-    def _address(self, server: ServerId) -> Address:
-        found = [target.address for target in self._targets if target.name == server]
-        return found[0] if found else ""
-
-    def _pause(self, before: int) -> float:
-        """Return how long to wait after as many pauses *before*."""
-        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(before, 10))
-        return longest * (0.5 + 0.5 * self._dice())
+        return self._caller.make(call)
 
 
-def _read_result(payload: bytes) -> tuple[bytes, LogIndex]:
+def _read_as(unpack: Callable[[bytes], _T], payload: bytes) -> _T:
     try:
-        return unpack_result(payload)
+        return unpack(payload)
     except ValueError as error:
-        message = f"this is no result with its index: {error}"
-        raise ProtocolError(message) from error
-
-
-def _read_results(payload: bytes) -> list[bytes | CommandFailedError]:
-    try:
-        return unpack_results(payload)
-    except ValueError as error:
-        message = f"these are no results: {error}"
+        message = f"this is no result of a write: {error}"
         raise ProtocolError(message) from error
 
 

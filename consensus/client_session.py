@@ -7,13 +7,15 @@ Servers remember what the session's numbered commands came to (see
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from consensus.errors import (
+    InvalidCommandError,
     OutcomeUnknownError,
     OverloadedError,
     ProtocolError,
@@ -22,6 +24,7 @@ from consensus.errors import (
     SessionExpiredError,
     TimedOutError,
 )
+from consensus.options import unpack_result
 from consensus.sessions import (
     MAX_WINDOW,
     close_call,
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted.python.failure import Failure
+
+    from consensus.core.values import LogIndex
 
 
 @dataclass(slots=True)
@@ -78,6 +83,22 @@ class _Opened:
         return next(iter(self.wanted), self.next)
 
 
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """
+    A write of the session.
+
+    Args:
+        command: What is to be applied.
+        attempts: What became of it so far.
+        is_indexed: The answer is to have its log index.
+    """
+
+    command: bytes
+    attempts: Attempts
+    is_indexed: bool
+
+
 class ClientSession:
     """
     Writes that are applied once each; made by :meth:`.Client.session`.
@@ -92,6 +113,7 @@ class ClientSession:
         clock: What *timeout* goes by.
         timeout: Seconds after which a write gives up.
         ttl: The seconds that the session may be idle.
+        note: Told the log index with which each write is answered.
 
     Raises:
         InvalidCommandError: *ttl* is out of its range.
@@ -103,20 +125,51 @@ class ClientSession:
         clock: Any,
         timeout: float,
         ttl: float,
+        note: Callable[[LogIndex], None] | None = None,
     ) -> None:
         self._call = call
         self._clock = clock
         self._timeout = timeout
         self._opening = open_call(round(ttl * 1000))
+        self._note = note
         self._opened: _Opened | None = None
         self._is_opening = False
         self._is_waking = False
         # Writes that wait for the session, or for a number.
         self._waiting: deque[Deferred[None]] = deque()
 
-    def write(self, command: bytes) -> Deferred[bytes]:
+    @overload
+    def write(
+        self,
+        command: bytes,
+        *,
+        with_index: Literal[False] = False,
+        timeout: float | None = None,
+    ) -> Deferred[bytes]: ...
+
+    @overload
+    def write(
+        self,
+        command: bytes,
+        *,
+        with_index: bool,
+        timeout: float | None = None,
+    ) -> Deferred[Any]: ...
+
+    def write(
+        self,
+        command: bytes,
+        *,
+        with_index: bool = False,
+        timeout: float | None = None,
+    ) -> Deferred[Any]:
         """
         Apply *command* once and return its result, as the machine encodes both.
+
+        Args:
+            command: For the state machine.
+            with_index: Return ``(result, log index)``; see :meth:`.Client.read`.
+            timeout: Seconds after which it gives up; the client's if ``None``.
 
         The Deferred fails with:
             RejectedError: It was not applied and will not be.
@@ -127,11 +180,29 @@ class ClientSession:
             CommandFailedError: The state machine raised; or its result is not
                 kept any more (``.kind`` is ``ResultLost``).
         """
-        attempts = self._begin()
+        if timeout is not None and not 0 < timeout < math.inf:
+            message = f"a timeout is a number of seconds above 0, not {timeout!r}"
+            return fail(InvalidCommandError(message))
+        is_indexed = with_index or self._note is not None
+        write = _Write(command, self._begin(timeout), is_indexed)
         # Mostly there is a session, and room in it: that takes no coroutine.
         if self._opened is not None and self._has_room():
-            return self._attempt(self._opened, command, attempts)
-        return Deferred.fromCoroutine(self._write(command, attempts))
+            answer = self._attempt(self._opened, write)
+        else:
+            answer = Deferred.fromCoroutine(self._write(write))
+        if is_indexed:
+            return answer.addCallback(self._indexed, with_index)
+        return answer
+
+    def _indexed(self, payload: bytes, with_index: bool) -> Any:  # noqa: FBT001 - a callback's
+        try:
+            result, index = unpack_result(payload)
+        except ValueError as error:
+            message = f"this is no result with its index: {error}"
+            raise ProtocolError(message) from error
+        if self._note is not None:
+            self._note(index)
+        return (result, index) if with_index else result
 
     def close(self) -> Deferred[None]:
         """
@@ -149,27 +220,28 @@ class ClientSession:
             except RaftError:
                 return
 
-    def _begin(self) -> Attempts:
-        return Attempts(self._clock.seconds() + self._timeout)
+    def _begin(self, timeout: float | None = None) -> Attempts:
+        patience = self._timeout if timeout is None else timeout
+        return Attempts(self._clock.seconds() + patience)
 
-    async def _write(self, command: bytes, attempts: Attempts) -> bytes:
-        opened = await self._ready(attempts)
-        return await self._attempt(opened, command, attempts)
+    async def _write(self, write: _Write) -> bytes:
+        opened = await self._ready(write.attempts)
+        return await self._attempt(opened, write)
 
-    def _attempt(
-        self, opened: _Opened, command: bytes, attempts: Attempts
-    ) -> Deferred[bytes]:
-        """Send *command* as the next one of the session *opened*."""
+    def _attempt(self, opened: _Opened, write: _Write) -> Deferred[bytes]:
+        """Send *write* as the next one of the session *opened*."""
         number = opened.next
         opened.next += 1
         opened.wanted[number] = None
-        payload = command_call(opened.id, number, opened.lowest_wanted(), command)
-        answer = self._call("session_write", payload, attempts)
+        lowest = opened.lowest_wanted()
+        payload = command_call(opened.id, number, lowest, write.command)
+        method = "session_write_indexed" if write.is_indexed else "session_write"
+        answer = self._call(method, payload, write.attempts)
         answer.addCallbacks(
             self._answered,
             self._failed,
             callbackArgs=(opened, number),
-            errbackArgs=(opened, number, command, attempts),
+            errbackArgs=(opened, number, write),
         )
         self._wake()  # those who waited for the session come after this one
         return answer
@@ -180,12 +252,7 @@ class ClientSession:
         return answer
 
     def _failed(
-        self,
-        failure: Failure,
-        opened: _Opened,
-        number: int,
-        command: bytes,
-        attempts: Attempts,
+        self, failure: Failure, opened: _Opened, number: int, write: _Write
     ) -> Any:
         """Begin anew in another session, if *opened* has expired; or fail."""
         error = failure.value
@@ -195,10 +262,10 @@ class ClientSession:
         del opened.wanted[number]
         self._wake()
         if has_expired:
-            if attempts.is_uncertain:
+            if write.attempts.is_uncertain:
                 return failure
-            return Deferred.fromCoroutine(self._write(command, attempts))
-        if isinstance(error, RejectedError) and attempts.is_uncertain:
+            return Deferred.fromCoroutine(self._write(write))
+        if isinstance(error, RejectedError) and write.attempts.is_uncertain:
             message = f"an attempt had no answer, and the last failed: {error}"
             raise TimedOutError(message) from error
         return failure

@@ -49,8 +49,12 @@ def monotonic_clock(reactor: Any) -> MonotonicClock:
 
 
 def _begin_again() -> None:
-    for clock in _clocks.values():
-        clock.begin_again()
+    for reactor, clock in list(_clocks.items()):
+        # A reactor in a thread of the parent's is not here.
+        if getattr(reactor, "ends_with_process", False):
+            del _clocks[reactor]
+        else:
+            clock.begin_again()
 
 
 os.register_at_fork(after_in_child=_begin_again)

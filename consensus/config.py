@@ -44,12 +44,12 @@ from consensus.config_values import (
 from consensus.document import Filler, Value
 from consensus.errors import ConfigError, Finding
 from consensus.registry import suggest
+from consensus.tls import TLS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from consensus.core.values import Address, ServerId
-    from consensus.interfaces import StateMachine
 
 __all__ = [
     "KIB",
@@ -87,6 +87,7 @@ _KEYS = {
     "reads",
     "forward",
     "digest_every",
+    "tls",
 }
 
 
@@ -129,7 +130,7 @@ def from_mapping(
     mapping: Mapping[str, Any],
     *,
     name: ServerId,
-    state_machine: type[StateMachine] | None = None,
+    state_machine: type | None = None,
 ) -> Config:
     """
     Return the config of the one server *name* of a program.
@@ -192,6 +193,7 @@ class _Reader:
             "reads": self._reads(),
             "forward": self._flag("forward", default=False),
             "digest_every": self._digest_every(),
+            "tls": self._tls(),
         }
         rest["preferred_leaders"] = self._preferred(rest["members"])
         rest |= {kind: self._engine(kind, defaults) for kind in registry.KINDS}
@@ -433,6 +435,18 @@ class _Reader:
                 "config.E013", f"{number} is out of range", hint, value
             )
         return number or 0
+
+    def _tls(self) -> TLS | None:
+        """Return what encrypts; nothing does only where that is said."""
+        value = self._get("tls")
+        if value is None or value.content is False:
+            return None
+        if not isinstance(value.content, dict):
+            hint = "name certificate, key and authority below it, or write false"
+            self._filler.expected("a mapping, or false", value, hint)
+            return None
+        tls: TLS | None = self._filler.fill(TLS, value)
+        return tls
 
     def _positive(self, numbers: Timing | Limits | Snapshots, value: Value) -> None:
         for each in fields(numbers):

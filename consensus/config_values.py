@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from consensus.core.values import Address, ServerId
+    from consensus.tls import TLS
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -133,6 +134,7 @@ class Config:
         forward: Whether a server passes on to the leader what only that one
             can do.
         digest_every: After so many entries a leader has digests compared.
+        tls: What encrypts connections; ``None`` if nothing does.
         address: The address of the one server of :func:`from_mapping` where
             *members* does not have it.
         source: The file that all this is from; empty if it is from none.
@@ -154,6 +156,7 @@ class Config:
     reads: Reads = Reads()
     forward: bool = False
     digest_every: int = 10_000
+    tls: TLS | None = None
     address: Address = ""
     source: str = ""
     lines: Mapping[str, int] = field(default_factory=dict)

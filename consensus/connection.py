@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich import box
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from consensus.admin import Census
     from consensus.config import Config
     from consensus.errors import Finding
+    from consensus.interfaces import Transport
 
 _T = TypeVar("_T")
 
@@ -90,16 +92,18 @@ class Connection:
         It runs the reactor, so it works once in a process.
 
         Raises:
+            SystemExit: The files of ``tls`` cannot be used.
             RaftError: As *work* raised it.  A command that lets it pass ends
                 with a message and the exit status that belongs to it.
         """
         chosen, reactor = self.config, default_reactor()
         outcome: list[_T | Failure] = []
 
+        clock = monotonic_clock(reactor)
+        transport = self._transport(reactor, clock)
+
         async def connected() -> _T:
-            clock = monotonic_clock(reactor)
             clock.start()
-            transport = chosen.transport.cls(chosen.transport.options, reactor, clock)
             addresses = {each: each for each in chosen.join} | dict(chosen.members)
             cluster = Client(addresses, transport, clock, timeout=self.timeout)
             try:
@@ -124,6 +128,21 @@ class Connection:
         if isinstance(result, Failure):
             result.raiseException()
         return result
+
+    def _transport(self, reactor: Any, clock: Any) -> Transport:
+        engine, tls = self.config.transport, self.config.tls
+        transport: Transport = engine.cls(engine.options, reactor, clock)
+        if tls is not None:
+            try:
+                transport.secure(tls)
+            except ConfigError as error:
+                placed = [
+                    replace(each, line=self.config.line_of(each.path))
+                    for each in error.findings
+                ]
+                print_findings(placed, self.path)
+                sys.exit(EXIT_FAILED)
+        return transport
 
 
 def print_findings(findings: Iterable[Finding], source: str) -> None:

@@ -171,7 +171,9 @@ class Driver:
         self.schedule()
         return answer
 
-    def write_many(self, commands: Sequence[bytes]) -> Deferred[list[Any]]:
+    def write_many(
+        self, commands: Sequence[bytes], *, with_index: bool = False
+    ) -> Deferred[Any]:
         """
         Let *commands* wait for the end of this turn; see :meth:`.Writes.add_many`.
 
@@ -179,11 +181,13 @@ class Driver:
             RejectedError: They cannot be taken.
         """
         self._require_office()
-        answer = self._writes.add_many(commands)
+        answer = self._writes.add_many(commands, with_index=with_index)
         self.schedule()
         return answer
 
-    def write_session(self, operation: Operation, call: bytes) -> Deferred[bytes]:
+    def write_session(
+        self, operation: Operation, call: bytes, *, with_index: bool = False
+    ) -> Deferred[Any]:
         """
         Let a checked *call* of a session wait for the end of this turn.
 
@@ -192,7 +196,7 @@ class Driver:
         """
         self._require_office()
         data = entry_of(operation, call, self._log_time.now())
-        answer = self._writes.add(data, EntryKind.SESSION)
+        answer = self._writes.add(data, EntryKind.SESSION, with_index=with_index)
         self.schedule()
         return answer
 

@@ -115,6 +115,12 @@ class InvalidCommandError(RejectedError):
     code = "invalid_command"
 
 
+class UnknownCommandError(InvalidCommandError):
+    """The command or query has a name that this machine does not know."""
+
+    code = "unknown_command"
+
+
 class UnreachableError(RejectedError):
     """No connection could be made, so nothing was sent."""
 

@@ -16,15 +16,18 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from consensus.core.values import EntryKind
+from consensus.errors import ConfigError, Finding
 from consensus.state_machine import (
     LATER,
     EncodedSnapshot,
+    HomeServer,
     Later,
     NoOptions,
     Snapshot,
     StateMachine,
     Tick,
 )
+from consensus.tls import TLS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -42,11 +45,13 @@ if TYPE_CHECKING:
         ServerId,
         Term,
     )
-    from consensus.errors import Finding, ProtocolError
+    from consensus.errors import ProtocolError
 
 __all__ = [
     "LATER",
+    "TLS",
     "EncodedSnapshot",
+    "HomeServer",
     "Inbox",
     "Later",
     "NoOptions",
@@ -284,6 +289,9 @@ class Transport(ABC):
     #: A frozen dataclass: what the YAML file may set under ``options:``.
     Options: ClassVar[type[Any]] = NoOptions
 
+    #: Can it encrypt?  Then it has a :meth:`secure` of its own.
+    encrypts: ClassVar[bool] = False
+
     def __init__(self, options: Any, reactor: Any, clock: Any) -> None:
         """
         Keep what is given; open nothing yet.
@@ -327,6 +335,21 @@ class Transport(ABC):
         replication, since :meth:`send` could only lose it.
         """
         return 1 << 62
+
+    def secure(self, tls: TLS) -> None:  # noqa: ARG002 - likewise
+        """
+        Encrypt every connection from now on, as *tls* says.
+
+        Called at most once, before :meth:`listen` and :meth:`ask`.  Both ends
+        of a connection then prove who they are with a certificate that the
+        authority of the other has signed, or nothing passes.  A server's
+        certificate names the server: a DNS name of it is what it says it is.
+
+        Raises:
+            ConfigError: This transport cannot encrypt, or the files of *tls*
+                cannot be used.
+        """
+        raise ConfigError([no_encryption(type(self).__name__)])
 
     @abstractmethod
     def listen(
@@ -399,3 +422,13 @@ class Transport(ABC):
     @abstractmethod
     def close(self) -> Deferred[None]:
         """Stop listening, drop every connection; then nothing arrives."""
+
+
+def no_encryption(transport: str) -> Finding:
+    """Return the finding that *transport* cannot do what ``tls:`` asks for."""
+    return Finding(
+        "tls.E001",
+        f"the transport {transport!r} cannot encrypt",
+        "use the transport amp, or write tls: false",
+        "tls",
+    )

@@ -16,7 +16,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
+from twisted.internet.defer import (
+    Deferred,
+    fail,
+    inlineCallbacks,
+    maybeDeferred,
+    succeed,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -88,6 +94,8 @@ class ServerLife(Service, ABC):
         self._last_at_start: LogIndex = 0
         self._is_over = True
         self._reason: Exception = StoppedError(f"{name} was not started")
+        self._companion: Service | None = None
+        self._is_started = False
         self._starting: Deferred[None] = succeed(None)
         self._start_waiters: list[Deferred[None]] = []
 
@@ -96,6 +104,10 @@ class ServerLife(Service, ABC):
     @abstractmethod
     def inbox(self) -> Inbox:
         """Return who takes what arrives."""
+
+    @abstractmethod
+    def companion(self) -> Service | None:
+        """Return what is to run beside this server, if anything is."""
 
     @abstractmethod
     def hand_over(self) -> Deferred[ServerId]:
@@ -141,6 +153,8 @@ class ServerLife(Service, ABC):
 
     @inlineCallbacks
     def _start(self) -> Generator[Deferred[Any], Any, None]:
+        if self.config.tls is not None:
+            self._transport.secure(self.config.tls)
         recovered = yield self._worker.call(self.recover)
         self._recovered = recovered
         self._worker.after_sync = recovered.mark_used
@@ -162,6 +176,12 @@ class ServerLife(Service, ABC):
         driver.start()
         self._driver = driver
         self._seek(raft, acquaintances, recovered)
+        self._companion = self.companion()
+        if self._companion is not None:
+            yield maybeDeferred(self._companion.startService)
+        if self._is_over:
+            return  # it failed meanwhile, and has told whoever waits
+        self._is_started = True
         _log.info(
             "{server} of {cluster} started in term {term} with {entries} entries",
             server=self.name,
@@ -274,8 +294,9 @@ class ServerLife(Service, ABC):
             ConfigError: The data directory is another's, or in use.
             StorageError: The storage cannot be opened.
             UnreachableError: Its address cannot be listened on.
+            Exception: What its machine's companion cannot start with.
         """
-        if self._driver is not None:
+        if self._is_started:
             return succeed(None)
         if self._is_over:
             return fail(self._reason)
@@ -334,6 +355,7 @@ class ServerLife(Service, ABC):
     def _halt(self, error: Exception) -> None:
         """Do nothing more, and tell all who wait."""
         self._is_over = True
+        self._is_started = False
         self._reason = error
         driver, self._driver = self._driver, None
         if driver is not None:
@@ -352,13 +374,15 @@ class ServerLife(Service, ABC):
         """Give back the sockets, the files, the thread and the clock."""
         recovered, self._recovered = self._recovered, None
         snapshots = () if recovered is None else (recovered.snapshots.close,)
+        companion, self._companion = self._companion, None
         for close in (
+            *(() if companion is None else (companion.stopService,)),
             self._transport.close,
             *(partial(self._snapshot_worker.call, each) for each in snapshots),
             partial(self._worker.call, self._storage.close, is_last=True),
         ):
             try:
-                yield close()
+                yield maybeDeferred(close)
             except Exception as error:  # noqa: BLE001 - the rest must be closed too
                 _log.debug("{server}: {error}", server=self.name, error=error)
         self._snapshot_worker.stop()

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         SnapshotMeta,
         Status,
     )
-    from consensus.interfaces import StateMachine
     from consensus.options import Consistency
 
 _T = TypeVar("_T")
@@ -40,7 +39,7 @@ _stopped: set[ServerId] = set()
 
 @inlineCallbacks
 def start_peer(
-    state_machine: type[StateMachine],
+    state_machine: type,
     *,
     name: ServerId,
     config: Mapping[str, Any] | None = None,
@@ -51,7 +50,8 @@ def start_peer(
     Start the server *name* in this process; fires when it answers calls.
 
     Args:
-        state_machine: The class; one instance is made for this server.
+        state_machine: The class, a :class:`.StateMachine` or one with declared
+            methods; one instance is made for this server.
         name: Unique in this process.
         config: The keys of the YAML file, such as ``storage``, ``transport``,
             ``data_dir`` and ``timing``; by default memory storage and memory

@@ -48,9 +48,11 @@ class ManyOptions(
 
     Args:
         forwarded: Another server passed them on; they go no further.
+        with_index: Answer with the log index, too: of several, the last.
     """
 
     forwarded: bool = False
+    with_index: bool = False
 
     #: The method that takes them.
     method: ClassVar[str] = "write_many"
@@ -62,14 +64,7 @@ class ManyOptions(
 
 
 class WriteOptions(ManyOptions, frozen=True, kw_only=True):
-    """
-    How a write is to be done.
-
-    Args:
-        with_index: Answer with the log index, too.
-    """
-
-    with_index: bool = False
+    """How a write is to be done."""
 
     #: The method that takes them.
     method: ClassVar[str] = "write_with"
@@ -144,7 +139,9 @@ _decode_write = msgspec.msgpack.Decoder(tuple[WriteOptions, bytes]).decode
 _decode_read = msgspec.msgpack.Decoder(tuple[ReadOptions, bytes]).decode
 _decode_many = msgspec.msgpack.Decoder(tuple[ManyOptions, list[bytes]]).decode
 _decode_result = msgspec.msgpack.Decoder(tuple[bytes, int]).decode
-_decode_results = msgspec.msgpack.Decoder(list[bytes | tuple[str, str]]).decode
+_Results = list[bytes | tuple[str, str]]
+_decode_results = msgspec.msgpack.Decoder(_Results).decode
+_decode_indexed = msgspec.msgpack.Decoder(tuple[_Results, int]).decode
 
 
 def pack(
@@ -221,14 +218,15 @@ def unpack_result(payload: bytes) -> tuple[bytes, int]:
     return _decode_result(payload)
 
 
-def pack_results(results: Iterable[bytes | CommandFailedError]) -> bytes:
-    """Return the answer to ``write_many``."""
-    return _encode(
-        [
-            (each.kind, each.detail) if isinstance(each, CommandFailedError) else each
-            for each in results
-        ]
-    )
+def pack_results(
+    results: Iterable[bytes | CommandFailedError], index: int | None = None
+) -> bytes:
+    """Return the answer to ``write_many``, with the *index* if there is one."""
+    packed = [
+        (each.kind, each.detail) if isinstance(each, CommandFailedError) else each
+        for each in results
+    ]
+    return _encode(packed if index is None else (packed, index))
 
 
 def unpack_results(payload: bytes) -> list[bytes | CommandFailedError]:
@@ -238,7 +236,22 @@ def unpack_results(payload: bytes) -> list[bytes | CommandFailedError]:
     Raises:
         ValueError: *payload* is none.
     """
+    return _with_errors(_decode_results(payload))
+
+
+def unpack_indexed(payload: bytes) -> tuple[list[bytes | CommandFailedError], int]:
+    """
+    Return the results, the errors and the index that :func:`pack_results` got.
+
+    Raises:
+        ValueError: *payload* is none.
+    """
+    results, index = _decode_indexed(payload)
+    return _with_errors(results), index
+
+
+def _with_errors(results: _Results) -> list[bytes | CommandFailedError]:
     return [
         each if isinstance(each, bytes) else CommandFailedError(*each)
-        for each in _decode_results(payload)
+        for each in results
     ]

@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from consensus.declare import DeclarationError, as_machine
 from consensus.errors import Finding
 from consensus.interfaces import StateMachine, Storage, Transport
 
@@ -59,7 +60,8 @@ def register(kind: str, name: str, cls: type) -> None:
     For tests and programs; a distribution uses an entry point instead.
 
     Raises:
-        EngineError: *cls* does not inherit the interface of *kind*.
+        EngineError: *cls* does not inherit the interface of *kind*, or is a
+            state machine whose declarations are wrong.
     """
     _registered[kind, name] = _checked(kind, name, cls)
 
@@ -74,6 +76,9 @@ def names(kind: str) -> tuple[str, ...]:
 def resolve(kind: str, engine: str | type) -> type[Any]:
     """
     Return the class that *engine* names: a name, a dotted path or a class.
+
+    A state machine may also be a class with declared methods; what it declares
+    is returned then (:func:`consensus.declare.as_machine`).
 
     Raises:
         EngineError: There is none; the message says what to do about it.
@@ -216,6 +221,8 @@ def _checked(kind: str, name: str, cls: object) -> type[Any]:
     if not isinstance(cls, type):
         message = f"{name!r} is not a class but a {type(cls).__name__}"
         raise EngineError(message, "write package.module.Class")
+    if base is StateMachine:
+        cls = _as_machine(name, cls)
     if not issubclass(cls, base):
         message = (
             f"{name!r} is no {kind.replace('_', ' ')} engine: it does not inherit"
@@ -227,6 +234,15 @@ def _checked(kind: str, name: str, cls: object) -> type[Any]:
         message = f"{name!r} lacks {', '.join(missing)}"
         raise EngineError(message, f"implement what {base.__qualname__} asks for")
     return cls
+
+
+def _as_machine(name: str, cls: type) -> type:
+    """Return the state machine that *cls* declares, if it is none itself."""
+    try:
+        return as_machine(cls)
+    except DeclarationError as error:
+        message = f"{name!r} is no state machine engine"
+        raise EngineError(message, str(error)) from error
 
 
 def _words(error: Exception) -> str:

@@ -1,5 +1,5 @@
 """
-The reads that users wait for, and those who wait for a leader.
+The reads that users wait for.
 
 Everything is bounded, everything has a deadline, and every Deferred fires.
 """
@@ -33,16 +33,13 @@ if TYPE_CHECKING:
     from consensus.config import Limits
     from consensus.core.raft import Raft
     from consensus.core.ready import Ready
-    from consensus.core.values import LogIndex, ServerId
+    from consensus.core.values import LogIndex
     from consensus.freshness import Freshness
     from consensus.interfaces import StateMachine
     from consensus.options import ReadOptions
 
 #: Numbers of questions begin somewhere below, by lot.
 _MANY = 1 << 62
-
-#: Callers that may wait for one event of a server, such as a new leader.
-MAX_WAITERS = 1000
 
 
 def command_failed(error: Exception) -> Failure:
@@ -300,70 +297,3 @@ def _too_old(age: float | None, max_age: float) -> str:
         f"what this server has was the newest {age:.3f} s ago, which is more than"
         f" {max_age:g} s"
     )
-
-
-class _LeaderWaiter(NamedTuple):
-    """Somebody who waits for a leader, but for none of these."""
-
-    answer: Deferred[ServerId]
-    other_than: frozenset[ServerId]
-
-
-class LeaderWaiters:
-    """
-    Those who wait until a leader is known.
-
-    Args:
-        clock: What their timeouts go by.
-    """
-
-    def __init__(self, clock: Any) -> None:
-        self._clock = clock
-        self._waiting: list[_LeaderWaiter] = []
-
-    def add(
-        self, timeout: float | None, other_than: frozenset[ServerId]
-    ) -> Deferred[ServerId]:
-        """
-        Wait for a leader that is none of *other_than*, so many seconds.
-
-        Raises:
-            OverloadedError: Too many are waiting.
-        """
-        if len(self._waiting) >= MAX_WAITERS:
-            self._waiting = [each for each in self._waiting if not each.answer.called]
-        if len(self._waiting) >= MAX_WAITERS:
-            raise OverloadedError("too many callers wait for a leader; back off")
-        answer: Deferred[ServerId] = Deferred()
-        self._waiting.append(_LeaderWaiter(answer, other_than))
-        if timeout is not None:
-            answer.addTimeout(timeout, self._clock, partial(_no_leader, timeout))
-        return answer
-
-    def known(self, leader: ServerId) -> None:
-        """Tell those whom *leader* suits."""
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if leader in waiter.other_than:
-                self._waiting.append(waiter)
-            elif not waiter.answer.called:
-                waiter.answer.callback(leader)
-
-    def fail(self, error: Exception) -> None:
-        """Tell all of them."""
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if not waiter.answer.called:
-                waiter.answer.errback(error)
-
-
-def _no_leader(timeout: float, result: Any, after: float) -> Any:
-    del result, after
-    message = f"no leader within {timeout:g} s"
-    raise TimedOutError(message)
-
-
-def nobody_leads(result: Any, timeout: float) -> Any:
-    """Fail as a transfer of leadership does that has come to nothing."""
-    del result, timeout
-    raise TimedOutError("nobody has taken over leadership yet")

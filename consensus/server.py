@@ -13,13 +13,13 @@ import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from consensus import calls, sessions
+from consensus import calls
+from consensus.companion import Home
 from consensus.core.ready import RoleChanged, TransferFailed
-from consensus.core.values import Role, Status
+from consensus.core.values import Role
 from consensus.errors import (
     CompactedError,
     NotLeaderError,
-    OverloadedError,
     ProtocolError,
     RaftError,
     StoppedError,
@@ -27,17 +27,14 @@ from consensus.errors import (
 )
 from consensus.forwarding import Forwarding
 from consensus.interfaces import StateMachine
+from consensus.leadership import LeaderWaiters, Transfers
 from consensus.lifecycle import ServerLife
-from consensus.options import (
-    ManyOptions,
-    ReadOptions,
-    WriteOptions,
-    pack,
-)
-from consensus.requests import MAX_WAITERS, LeaderWaiters, nobody_leads
+from consensus.options import ManyOptions, ReadOptions, WriteOptions, pack
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+
+    from twisted.application.service import Service
 
     from consensus.core.messages import Message
     from consensus.core.ready import Event
@@ -48,6 +45,7 @@ if TYPE_CHECKING:
         LogIndex,
         ServerId,
         SnapshotMeta,
+        Status,
     )
     from consensus.driver import Driver
     from consensus.members import Members
@@ -66,7 +64,7 @@ class RaftServer(ServerLife):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._leader_waiters = LeaderWaiters(self._clock)
-        self._transfers: list[Deferred[ServerId]] = []
+        self._transfers = Transfers(self._clock)
 
     def startService(self) -> None:
         """Begin to open the storage and to listen; see :meth:`when_started`."""
@@ -94,7 +92,7 @@ class RaftServer(ServerLife):
         """
         driver = self._driver
         try:
-            encoded = self._encoded(command)
+            encoded = self.encoded(command)
             if driver is not None and driver.raft.state.role is Role.LEADER:
                 return driver.write(encoded, with_index=with_index)
             passed_on = self.forward(WriteOptions(with_index=with_index), encoded)
@@ -116,7 +114,7 @@ class RaftServer(ServerLife):
             outcome is unknown the first few may be applied and the rest not.
         """
         try:
-            encoded = [self._encoded(command) for command in commands]
+            encoded = [self.encoded(command) for command in commands]
             passed_on = self.forward(ManyOptions(), encoded) if encoded else None
             if passed_on is None:
                 return self.write_many_encoded(encoded)
@@ -126,7 +124,7 @@ class RaftServer(ServerLife):
             lambda answer: calls.decoded_results(answer, self.machine)
         )
 
-    def _encoded(self, command: Any) -> bytes:
+    def encoded(self, command: Any) -> bytes:
         """
         Return *command* as bytes that may enter the log.
 
@@ -157,14 +155,21 @@ class RaftServer(ServerLife):
         """
         return self._serving().write(command, with_index=with_index)
 
-    def write_many_encoded(self, commands: list[bytes]) -> Deferred[list[Any]]:
+    def write_many_encoded(
+        self, commands: list[bytes], *, with_index: bool = False
+    ) -> Deferred[Any]:
         """Do as :meth:`write_many`; see :meth:`write_encoded`."""
         if not commands:
-            return succeed([])
-        return self._serving().write_many(commands)
+            return succeed(([], 0) if with_index else [])
+        return self._serving().write_many(commands, with_index=with_index)
 
     def write_session(
-        self, operation: Operation, call: bytes, *, is_forwarded: bool = False
+        self,
+        operation: Operation,
+        call: bytes,
+        *,
+        with_index: bool = False,
+        is_forwarded: bool = False,
     ) -> Deferred[bytes]:
         """
         Do what a client's session asks for (§6.3); see ``sessions.py``.
@@ -172,6 +177,7 @@ class RaftServer(ServerLife):
         Args:
             operation: What.
             call: The bytes that say more.
+            with_index: Of a command: give the log index, too.
             is_forwarded: Another server passed it on; it goes no further.
 
         Raises:
@@ -181,16 +187,15 @@ class RaftServer(ServerLife):
         :meth:`write`, and with:
             SessionExpiredError: The session is not known (any more).
         """
-        sessions.check(operation, call)
-        if operation is sessions.Operation.COMMAND:
-            calls.check_command(self.machine, sessions.command_of(call))
+        calls.check_session(self.machine, operation, call)
         leader = "" if is_forwarded else self._leader_elsewhere(WriteOptions())
         driver = self._serving()
         if leader:
             driver.check_size(len(call))
-            payload = bytes([operation]) + call
+            payload = calls.forwarded_session(operation, call, with_index=with_index)
             return self._forwarding.ask(leader, "session_forwarded", payload)
-        return driver.write_session(operation, call)
+        answer = driver.write_session(operation, call, with_index=with_index)
+        return answer.addCallback(calls.packed) if with_index else answer
 
     @property
     def machine(self) -> StateMachine:
@@ -262,9 +267,16 @@ class RaftServer(ServerLife):
         self,
         options: WriteOptions | ManyOptions | ReadOptions,
         body: bytes | list[bytes],
+        *,
+        always: bool = False,
     ) -> Deferred[bytes] | None:
         """
         Pass a call on to the leader; ``None`` if it is to be dealt with here.
+
+        Args:
+            options: What is asked for besides.
+            body: The command, the commands or the query.
+            always: Even without ``forward`` in the config.
 
         The Deferred gives the leader's answer as it is on the wire, and fails
         with the leader's error, or as :meth:`.Transport.ask` says.
@@ -272,7 +284,7 @@ class RaftServer(ServerLife):
         Raises:
             RejectedError: It cannot be taken; nothing was sent.
         """
-        leader = self._leader_elsewhere(options)
+        leader = self._leader_elsewhere(options, always=always)
         if self._driver is None or not leader:
             return None
         for each in [body] if isinstance(body, bytes) else body:
@@ -282,10 +294,12 @@ class RaftServer(ServerLife):
         return self._forwarding.ask(leader, options.method, pack(marked, body), wait)
 
     def _leader_elsewhere(
-        self, options: WriteOptions | ManyOptions | ReadOptions
+        self, options: WriteOptions | ManyOptions | ReadOptions, *, always: bool = False
     ) -> Address:
         """Return the address of the leader that *options* are for, if another."""
-        if self._driver is None or not self.config.forward or self._leads:
+        if self._driver is None or self._leads:
+            return ""
+        if not (always or self.config.forward):
             return ""
         if options.forwarded or not options.needs_leader:
             return ""
@@ -300,24 +314,7 @@ class RaftServer(ServerLife):
             StoppedError: It does not run.
         """
         state = self._running().raft.state
-        return Status(
-            server=self.name,
-            cluster=self.config.cluster,
-            role=state.role.value,
-            term=state.term,
-            leader=state.leader,
-            membership=dict(state.membership.voters),
-            machine_version=self._machine.version,
-            commit_index=state.log.commit_index,
-            last_applied=state.log.last_applied,
-            last_index=state.log.last_index,
-            learners=dict(state.membership.learners),
-            outgoing=dict(state.membership.outgoing),
-            target=sorted(state.membership.target),
-            membership_index=state.membership_index,
-            first_index=state.log.base_index + 1,
-            snapshot_index=0 if state.snapshot is None else state.snapshot.index,
-        )
+        return state.status(self.config.cluster, self._machine.version)
 
     def leader(self) -> ServerId | None:
         """Return who leads as far as this server knows."""
@@ -359,28 +356,16 @@ class RaftServer(ServerLife):
         """
         try:
             driver = self._running()
-            if len(self._transfers) >= MAX_WAITERS:
-                waiting = [each for each in self._transfers if not each.called]
-                self._transfers = waiting
-            if len(self._transfers) >= MAX_WAITERS:
-                raise OverloadedError("too many callers wait for a transfer; back off")
+            self._transfers.check()
             driver.turn()  # what was asked for before is still done here
             driver.raft.transfer(target)
         except RaftError as error:
             return fail(error)
-        waiter: Deferred[ServerId] = Deferred()
-        self._transfers.append(waiter)
         # The core gives up after one election timeout; but it may have stepped
         # down by then, and nobody else may lead.
         timeout = 3 * self.config.timing.election_timeout
         driver.schedule()
-        return waiter.addTimeout(timeout, self._clock, nobody_leads)
-
-    def _end_transfers(self, outcome: ServerId | Failure) -> None:
-        waiters, self._transfers = self._transfers, []
-        for waiter in waiters:
-            if not waiter.called:
-                waiter.callback(outcome)
+        return self._transfers.add(timeout)
 
     def get_entry(self, index: LogIndex) -> Deferred[Entry | None]:
         """Return the entry at *index* of this server's log; ``None`` past its end."""
@@ -484,6 +469,12 @@ class RaftServer(ServerLife):
         """Return this server: it takes what arrives."""
         return self
 
+    def companion(self) -> Service | None:
+        """Return what the machine wants to run beside this server."""
+        home = Home(self, self._reactor, self._clock)
+        made: Service | None = self._machine.companion(home)
+        return made
+
     def hand_over(self) -> Deferred[ServerId]:
         """Let another lead, before this server stops."""
         return self.transfer()
@@ -492,13 +483,13 @@ class RaftServer(ServerLife):
         """Tell those who wait for a leader, or for another one."""
         if isinstance(event, TransferFailed):
             message = f"{event.target} did not take over in time; {self.name} leads on"
-            self._end_transfers(Failure(TimedOutError(message)))
+            self._transfers.end(Failure(TimedOutError(message)))
         elif isinstance(event, RoleChanged) and event.leader is not None:
             self._leader_waiters.known(event.leader)
             if event.leader != self.name:
-                self._end_transfers(event.leader)
+                self._transfers.end(event.leader)
 
     def ended(self, error: Exception) -> None:
         """Tell those who wait that nothing will come of it, because of *error*."""
         self._leader_waiters.fail(error)
-        self._end_transfers(Failure(error))
+        self._transfers.end(Failure(error))

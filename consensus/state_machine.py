@@ -17,10 +17,14 @@ import msgspec
 from consensus.errors import InvalidCommandError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from consensus.core.values import LogIndex, ServerId
+    from twisted.application.service import Service
+    from twisted.internet.defer import Deferred
+
+    from consensus.core.values import Address, LogIndex, ServerId, Status
+    from consensus.errors import Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,40 @@ class EncodedSnapshot:
     def chunks(self) -> Iterator[bytes]:
         """Yield all of it."""
         yield self.data
+
+
+class HomeServer(Protocol):
+    """
+    The server that a companion runs beside; see :meth:`StateMachine.companion`.
+
+    Its calls are those of :class:`~consensus.server.RaftServer`, with two
+    differences: they are passed on to the leader whatever ``forward`` says, and
+    what enters no log because nobody leads is tried again for a while.
+    """
+
+    #: The server's name.
+    name: ServerId
+    #: Where it runs.
+    reactor: Any
+    #: An ``IReactorTime`` for everything that times out.
+    clock: Any
+    #: A longer command, or query, is refused.
+    max_command_bytes: int
+
+    def write(self, command: Any) -> Deferred[Any]:
+        """Apply *command* on every server; return the machine's result."""
+
+    def write_many(self, commands: Sequence[Any]) -> Deferred[list[Any]]:
+        """Apply *commands*, one after another with nothing in between."""
+
+    def read(self, query: Any, **options: Any) -> Deferred[Any]:
+        """Answer *query*; the options are those of the server's ``read``."""
+
+    def status(self) -> Status:
+        """Return what this server knows right now."""
+
+    def leader(self) -> ServerId | None:
+        """Return who leads as far as this server knows."""
 
 
 class StateMachine(ABC):
@@ -198,6 +236,34 @@ class StateMachine(ABC):
         check of the form.  The caller gets
         :class:`~consensus.errors.InvalidCommandError` with what was raised.
         """
+
+    def companion(self, home: HomeServer) -> Service | None:  # noqa: ARG002 - for those who have one
+        """
+        Return what runs beside the server *home*, such as a port of its own.
+
+        It is started once the server has started, and stopped with it.  What
+        its ``startService`` raises, or the Deferred that this returns fails
+        with, keeps the server from starting.  It knows no state: it asks
+        *home*, as a client would.
+        """
+        return None
+
+    @classmethod
+    def check(
+        cls,
+        options: Any,  # noqa: ARG003 - for those who check
+        members: Mapping[ServerId, Address],  # noqa: ARG003
+        serve: Collection[ServerId],  # noqa: ARG003
+    ) -> Iterable[Finding]:
+        """
+        Yield what speaks against a start with *options*.
+
+        Args:
+            options: Those of the YAML file, or ``None``.
+            members: All, with their addresses.
+            serve: Those that this process runs.
+        """
+        return ()
 
     def apply_batch(
         self, batch: Sequence[tuple[LogIndex, Any]], state: Any

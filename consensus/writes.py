@@ -50,20 +50,32 @@ class _Many:
         count: How many.
         answer: What to call back with all the results; a command on which the
             machine raised has that error among them.
+        with_index: Results come with their index, and the answer has the last.
     """
 
-    __slots__ = ("_answer", "_count", "_results")
+    __slots__ = ("_answer", "_count", "_index", "_results", "_with_index")
 
-    def __init__(self, count: int, answer: Deferred[list[Any]]) -> None:
+    def __init__(
+        self, count: int, answer: Deferred[Any], *, with_index: bool = False
+    ) -> None:
         self._count = count
         self._answer = answer
+        self._with_index = with_index
+        self._index = 0
         self._results: list[Any] = []
 
     def callback(self, result: Any) -> None:
         """Take the result of the next of them."""
-        self._results.append(result.value if isinstance(result, Failure) else result)
+        if isinstance(result, Failure):
+            result = result.value
+        elif self._with_index:
+            result, self._index = result
+        self._results.append(result)
         if len(self._results) == self._count:
-            self._answer.callback(self._results)
+            results = self._results
+            self._answer.callback(
+                (results, self._index) if self._with_index else results
+            )
 
     def errback(self, error: Exception) -> None:
         """Fail, once, for all of them: some may have been applied."""
@@ -138,14 +150,17 @@ class Writes:
         self._new.append((command, kind, with_index, answer))
         return answer
 
-    def add_many(self, commands: Sequence[bytes]) -> Deferred[list[Any]]:
+    def add_many(
+        self, commands: Sequence[bytes], *, with_index: bool = False
+    ) -> Deferred[Any]:
         """
         Keep *commands*, of which there are some, for :meth:`propose`.
 
         They come one after another in the log, with nothing in between.
 
         Returns:
-            The Deferred of their results.
+            The Deferred of their results; with *with_index*, and of the log
+            index of the last that did not fail.
 
         Raises:
             InvalidCommandError: One is larger than commands may be, or all
@@ -165,9 +180,9 @@ class Writes:
             raise InvalidCommandError(message)
         if not self._take(count, size):
             return fail(OverloadedError(_OVERLOADED))
-        answer: Deferred[list[Any]] = Deferred()
-        many = _Many(len(commands), answer)
-        self._new += [(each, EntryKind.COMMAND, False, many) for each in commands]
+        answer: Deferred[Any] = Deferred()
+        many = _Many(len(commands), answer, with_index=with_index)
+        self._new += [(each, EntryKind.COMMAND, with_index, many) for each in commands]
         return answer
 
     def _take(self, count: int, size: int) -> bool:

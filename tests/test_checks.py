@@ -14,7 +14,8 @@ from consensus import checks
 from consensus.config import Config, Engine
 from consensus.datadir import DataDirectory
 from consensus.errors import Finding
-from consensus.interfaces import NoOptions, StateMachine
+from consensus.interfaces import TLS, NoOptions, StateMachine
+from tests.support.certificates import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -58,6 +59,12 @@ class PickyTransport(MemoryTransport):
         del options
         for name in serve:
             yield Finding("picky.E002", members[name], path=f"members.{name}")
+
+
+class SecretiveTransport(MemoryTransport):
+    """A transport that says it can encrypt."""
+
+    encrypts = True
 
 
 def make(
@@ -145,6 +152,23 @@ class RunTests:
         """A server without members is asked about under its own address."""
         config = make(tmp_path, members=0, transport=PickyTransport)
         assert found(config) == [("picky.E002", "s1", 3)]
+
+    def test_encryption(self, tmp_path: Path) -> None:
+        """The files of tls are looked at, for the members that are served."""
+        tls = Authority().member(tmp_path / "tls", "s1")
+        config = make(tmp_path, transport=SecretiveTransport, serve=("s1", "s2"))
+        ((id_, message, _),) = found(replace(config, tls=tls))
+        assert (id_, message) == (
+            "tls.E005",
+            "the certificate names 's1', and not 's2'",
+        )
+
+    def test_a_transport_that_cannot_encrypt(self, tmp_path: Path) -> None:
+        """It is not asked to; nothing else of tls is looked at."""
+        tls = TLS(tmp_path, tmp_path, tmp_path)
+        ((id_, message, _),) = found(replace(make(tmp_path), tls=tls))
+        assert id_ == "tls.E001"
+        assert message == "the transport 'transport' cannot encrypt"
 
     def test_data_directories(self, tmp_path: Path) -> None:
         """An engine is not asked about a directory that is not its server's."""

@@ -28,6 +28,7 @@ from consensus.errors import (
     TimedOutError,
     UnreachableError,
 )
+from consensus.options import pack_result
 from tests.support.deferreds import error_of, has_fired, result_of
 from tests.support.servers import VirtualReactor
 
@@ -477,12 +478,13 @@ class ConnectTests(TestCase):
         """The transport comes from the registry, the clock from the reactor."""
         network = self.id()
         server = ScriptedServer("s1", network, real_reactor)
-        server.always = b"done"
+        server.always = pack_result(b"done", 7)
         clock = monotonic_clock(real_reactor)
         users = clock._users
         client = Client.connect(
             ["at s1"],
             real_reactor,
+            session=False,
             engine="memory",
             options=MemoryOptions(network=network),
         )

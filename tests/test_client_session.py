@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from adapters.transport.memory import MemoryNetwork, MemoryOptions, MemoryTransport
 from consensus.client import Client
@@ -24,7 +24,6 @@ from consensus.errors import (
     TimedOutError,
     UnreachableError,
 )
-from consensus.interfaces import StateMachine
 from consensus.sessions import (
     MAX_WINDOW,
     close_call,
@@ -37,6 +36,7 @@ from tests.support.entries import Journal
 from tests.support.machines import MachineServer
 from tests.support.servers import Servers
 from tests.support.storages import LastingStorage
+from tests.support.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -284,6 +284,77 @@ class GivingUpTests:
         assert isinstance(error_of(call), ProtocolError)
 
 
+class CancellingTests:
+    """Writes that their callers do not wait for any more."""
+
+    def test_while_the_session_is_opened(
+        self, server: MachineServer, session: ClientSession
+    ) -> None:
+        """The next of those who wait opens it instead."""
+        calls = [session.write(encoded(each)) for each in "abc"]
+        calls[0].cancel()
+        assert isinstance(error_of(calls[0]), CancelledError)
+        calls[1].cancel()
+        assert isinstance(error_of(calls[1]), CancelledError)
+        server.settle()
+        assert result_of(calls[2]) == b"\x01"
+        assert server.state == ["c"]
+
+    def test_while_it_is_under_way(
+        self, server: MachineServer, session: ClientSession
+    ) -> None:
+        """It may be applied all the same; its number is not waited for."""
+        session.write(encoded("a"))
+        server.settle()
+        answer = server.answer
+        server.answer = lambda *_: Deferred()  # type: ignore[method-assign]
+        calls = [session.write(encoded("b")) for _ in range(MAX_WINDOW)]
+        late = session.write(encoded("c"))
+        wait(server, 0.1)
+        for call in calls:
+            call.cancel()
+            assert isinstance(error_of(call), CancelledError)
+        server.answer = answer  # type: ignore[method-assign]
+        wait(server, 5)
+        assert result_of(late) == b"\x02"
+        assert server.state == ["a", "c"]
+
+
+class TimeoutTests:
+    """A write may have a timeout of its own."""
+
+    def test_a_short_one(self, server: MachineServer, session: ClientSession) -> None:
+        session.write(encoded("a"))
+        server.settle()
+        server.answer = lambda *_: Deferred()  # type: ignore[method-assign]
+        call = session.write(encoded("b"), timeout=0.5)
+        wait(server, 0.6)
+        assert isinstance(error_of(call), TimedOutError)
+
+    @pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan")])
+    def test_nonsense(
+        self, server: MachineServer, session: ClientSession, timeout: float
+    ) -> None:
+        call = session.write(encoded("b"), timeout=timeout)
+        assert isinstance(error_of(call), InvalidCommandError)
+        assert server.calls == 0
+
+
+class IndexTests:
+    """Writes that are answered with their log index."""
+
+    def test_what_is_no_index(
+        self, server: MachineServer, session: ClientSession
+    ) -> None:
+        """An answer that has none is a server's mistake."""
+        session.write(encoded("a"))
+        server.settle()
+        server.answered = b"what?"
+        call = session.write(encoded("b"), with_index=True)
+        server.settle()
+        assert isinstance(error_of(call), ProtocolError)
+
+
 def network_of(server: MachineServer) -> str:
     """Return the name of the server's network."""
     transport: Any = server.client._transport
@@ -303,24 +374,6 @@ def forget(server: MachineServer) -> None:
         server._apply("session_close", close_call(name))
 
 
-class Adder(StateMachine):
-    """A number; a command is what to add to it."""
-
-    def init(self, name: str) -> Any:
-        """Begin with nothing."""
-        del name
-        return 0
-
-    def handle_write(self, command: Any, state: Any) -> tuple[Any, Any]:
-        """Add."""
-        return state + command, state + command
-
-    def handle_read(self, query: Any, state: Any) -> tuple[Any, Any]:
-        """Return the number."""
-        del query
-        return state, state
-
-
 def connected(servers: Servers) -> tuple[Client, MemoryTransport]:
     """Return a client of *servers*, and its transport."""
     options = MemoryOptions(**servers.mapping["transport"]["options"])
@@ -338,7 +391,7 @@ class ServersTests:
     def test_leaders_that_come_and_go(self, seed: int) -> None:
         """Increments through cuts of the network are each counted once."""
         dice = random.Random(seed)  # noqa: S311 - reproducible, not secret
-        servers = Servers(machine=Adder)
+        servers = Servers(machine=Tally)
         servers.leader()
         client, _ = connected(servers)
         session = client.session()
@@ -368,7 +421,7 @@ class ServersTests:
     def test_all_servers_restart(self, tmp_path: Path, *, with_snapshot: bool) -> None:
         """From log or snapshot, they know what was applied before they stopped."""
         servers = Servers(
-            machine=Adder,
+            machine=Tally,
             data_dir=tmp_path,
             config={"storage": {"engine": LastingStorage}},
         )
@@ -392,7 +445,7 @@ class ServersTests:
 
     def test_a_server_passes_them_on(self) -> None:
         """With ``forward`` a client that reaches one server only writes."""
-        servers = Servers(machine=Adder, config={"forward": True})
+        servers = Servers(machine=Tally, config={"forward": True})
         follower = next(iter(servers.followers()))
         client, transport = connected(servers)
         lonely = Client({follower.name: follower.name}, transport, servers.reactor)
@@ -406,7 +459,7 @@ class ServersTests:
 
     def test_a_server_does_not_pass_on_what_was_passed_on(self) -> None:
         """Two that take each other for the leader send nothing round in circles."""
-        servers = Servers(machine=Adder, config={"forward": True})
+        servers = Servers(machine=Tally, config={"forward": True})
         follower = next(iter(servers.followers()))
         call = follower.inbox().answer("session_forwarded", b"\1\0\0\x80\0")
         with pytest.raises(NotLeaderError):
@@ -418,7 +471,7 @@ class ServersTests:
 
     def test_the_size_limit(self) -> None:
         """It holds for the command with what the session adds."""
-        servers = Servers(machine=Adder, config={"limits": {"max_command_bytes": 100}})
+        servers = Servers(machine=Tally, config={"limits": {"max_command_bytes": 100}})
         servers.leader()
         client, _ = connected(servers)
         session = client.session()

@@ -19,7 +19,7 @@ from adapters.transport.memory import MemoryTransport
 from consensus import config, registry
 from consensus.config import Config, Limits, Timing
 from consensus.errors import ConfigError, Finding
-from consensus.interfaces import NoOptions, StateMachine
+from consensus.interfaces import TLS, NoOptions, StateMachine
 
 GOOD = """\
 members:
@@ -249,7 +249,7 @@ limits: {max_command_bytes: 1.5}
             ("  s3:", "  ..:", "E007", "members...", "begin with a letter or a digit"),
             ("  s3:", "  a/b:", "E007", "members.a/b", "'a/b' is no name"),
             ("  s3:", f"  {'x' * 65}:", "E007", f"members.{'x' * 65}", "up to 64"),
-            ("config-counter", "counter", "E011", "state_machine", "no state machine"),
+            ("config-counter", "kounter", "E011", "state_machine", "no state machine"),
             ("config-counter", "5", "E006", "state_machine", "expected an engine"),
             ("config-counter", "~", "E006", "state_machine", "expected an engine"),
             (
@@ -510,3 +510,41 @@ class FromMappingTests:
         """A server without a state machine is refused."""
         with pytest.raises(ConfigError, match="'state_machine' is missing"):
             config.from_mapping({}, name="s1")
+
+
+class TLSTests:
+    """What encrypts connections."""
+
+    def test_without(self, tmp_path: Path) -> None:
+        """Nothing does, unless it is asked for."""
+        assert config.load(write(tmp_path, GOOD)).tls is None
+        assert config.load(write(tmp_path, GOOD + "tls: false\n")).tls is None
+
+    def test_files(self, tmp_path: Path) -> None:
+        """They are looked for beside the config."""
+        said = "tls: {certificate: s1.pem, key: ../s1.key, authority: /ca.pem}\n"
+        assert config.load(write(tmp_path, GOOD + said)).tls == TLS(
+            tmp_path / "s1.pem", tmp_path / "../s1.key", Path("/ca.pem")
+        )
+
+    def test_a_part(self, findings_of: Any) -> None:
+        """All three files are needed, and no others."""
+        found = findings_of(GOOD + "tls:\n  certificate: s1.pem\n  kee: s1.key\n")
+        assert [(each.id, each.line) for each in found] == [
+            ("config.E005", 7),
+            ("config.E005", 7),
+            ("config.E004", 9),
+        ]
+
+    @pytest.mark.parametrize("said", ["", "true", "s1.pem", "[s1.pem]"])
+    def test_nothing_is_left_open_by_mistake(self, findings_of: Any, said: str) -> None:
+        """A section without content does not mean: no encryption."""
+        (finding,) = findings_of(GOOD + f"tls: {said}\n")
+        assert finding.id == "config.E006"
+        assert "expected a mapping, or false" in finding.message
+
+    def test_of_a_program(self) -> None:
+        """The keys are the same."""
+        files = {"certificate": "/s1.pem", "key": "/s1.key", "authority": "/ca.pem"}
+        made = config.from_mapping({"tls": files}, name="s1", state_machine=Counter)
+        assert made.tls == TLS(Path("/s1.pem"), Path("/s1.key"), Path("/ca.pem"))

@@ -53,6 +53,7 @@ class ExampleTests:
             "reads",
             "forward",
             "digest_every",
+            "tls",
         ):
             assert getattr(short, name) == getattr(full, name)
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from consensus import registry
+from consensus.declare import as_machine, read
 from consensus.interfaces import StateMachine, Storage
 from consensus.registry import EngineError
+from tests.support.bank import Accounts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +88,28 @@ class ResolveTests:
         assert registry.resolve("state_machine", Echo) is Echo
         with pytest.raises(EngineError, match="no storage engine"):
             registry.resolve("storage", Echo)
+
+    def test_declared_class(self) -> None:
+        """A class with declared methods stands for the machine that it declares."""
+        found = registry.resolve("state_machine", "tests.support.bank.Accounts")
+        assert found is as_machine(Accounts)
+        assert registry.resolve("state_machine", Accounts) is found
+        with pytest.raises(EngineError, match="does not inherit"):
+            registry.resolve("storage", Accounts)
+
+    def test_wrong_declarations(self) -> None:
+        """What to write is said as the hint."""
+
+        class Odd:
+            @read
+            def odd(self, value: list[complex]) -> int:
+                return len(value)
+
+        for cls in (Odd, int):
+            with pytest.raises(EngineError) as caught:
+                registry.resolve("state_machine", cls)
+            assert caught.value.message.endswith("is no state machine engine")
+        assert "write @write above those that" in caught.value.hint
 
     def test_unknown_name_near_a_known_one(self) -> None:
         """A misspelt name is answered with the right one."""

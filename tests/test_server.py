@@ -10,7 +10,7 @@ import pytest
 from twisted.logger import capturedLogs, formatEvent
 
 from adapters.transport.memory import MemoryTransport
-from consensus import requests
+from consensus import leadership
 from consensus.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
@@ -1094,7 +1094,7 @@ class WaiterTests:
             server = servers.leader()
             servers.run(0.1)
         call = getattr(server, method)
-        waiting = [call() for _ in range(requests.MAX_WAITERS)]
+        waiting = [call() for _ in range(leadership.MAX_WAITERS)]
         servers.failing(call(), OverloadedError)
         for each in waiting:
             each.addErrback(lambda _: None)

@@ -178,7 +178,7 @@ class ClientTests:
             _encode([{}, None]),
             _encode([{}, [1]]),
             _encode([{}, ["text"]]),
-            _encode([{"with_index": True}, []]),
+            _encode([{"max_age": 1}, []]),
             _encode([{}, [], 1]),
             b"\x92\x80\xdd\xff\xff\xff\xff",
             b"\x91" * 5000,

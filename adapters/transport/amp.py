@@ -27,11 +27,9 @@ from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
 )
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from adapters.transport.amp_addresses import AddressError, check_address, parse
 from adapters.transport.amp_codec import encode
 from adapters.transport.amp_connection import (
     AMPOptions,
@@ -39,7 +37,10 @@ from adapters.transport.amp_connection import (
     Introduction,
     check_introduction,
 )
+from adapters.transport.amp_factory import make_factory
 from adapters.transport.amp_outbound import Caller, PeerLink
+from adapters.transport.amp_tls import Contexts, SecureConnection
+from consensus.addresses import AddressError, check_address, parse
 from consensus.errors import (
     Finding,
     ProtocolError,
@@ -51,11 +52,9 @@ from consensus.interfaces import Transport
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from twisted.internet.interfaces import IAddress
-
     from consensus.core.messages import Message
     from consensus.core.values import Address, Identity, ServerId
-    from consensus.interfaces import Inbox
+    from consensus.interfaces import TLS, Inbox
 
 _log = Logger()
 
@@ -68,6 +67,9 @@ _SWEEP_INTERVAL = 1.0
 
 # How long close() waits for what was written to be sent.
 _PARTING_TIME = 1.0
+
+# What is found of an address: it means nothing; it cannot be listened on.
+_ADDRESS_IDS = ("transport.E101", "transport.E102")
 
 # Strangers' names are remembered, in order to warn once, up to so many.
 _MAX_REMEMBERED = 100
@@ -91,6 +93,7 @@ class AMPTransport(Transport):
     """
 
     Options: ClassVar[type[Any]] = AMPOptions
+    encrypts = True
 
     options: AMPOptions
 
@@ -108,6 +111,7 @@ class AMPTransport(Transport):
         self._callers: dict[Address, Caller] = {}
         self._connections: set[Connection] = set()
         self._warned: dict[ServerId, str] = {}
+        self._contexts: Contexts | None = None
         self._port: Any = None
         self._sweep: Any = None
         self._is_closed = False
@@ -126,7 +130,7 @@ class AMPTransport(Transport):
         yield from _check_options(options or AMPOptions())
         for name, address in members.items():
             yield from check_address(
-                f"members.{name}", address, is_served=name in serve
+                f"members.{name}", address, _ADDRESS_IDS, is_served=name in serve
             )
 
     @classmethod
@@ -134,6 +138,10 @@ class AMPTransport(Transport):
         """Return what remains of a message beside its frame; see the base."""
         largest = int((options or AMPOptions()).max_message_bytes)
         return max(0, largest - _FRAME_BYTES)
+
+    def secure(self, tls: TLS) -> None:
+        """Put TLS under every connection from now on; see the base."""
+        self._contexts = Contexts(tls)
 
     # Listening.
 
@@ -148,7 +156,8 @@ class AMPTransport(Transport):
         self.inbox = inbox
         try:
             endpoint = parse(address).server(self.reactor)
-            port = await endpoint.listen(_Factory(self, is_accepting=True))
+            factory = make_factory(self, self._contexts, is_accepting=True)
+            port = await endpoint.listen(factory)
         except (AddressError, CannotListenError, OSError) as error:
             self.identity = self.inbox = None
             message = f"cannot listen on {address!r}: {error}"
@@ -166,11 +175,12 @@ class AMPTransport(Transport):
         host = None if self._port is None else self._port.getHost()
         return int(getattr(host, "port", 0))
 
-    def accept(self) -> Connection | None:
+    def make(self, *, is_accepted: bool) -> Connection | None:
         """Return the protocol of a new connection, if there is room for it."""
         accepted = sum(connection.is_accepted for connection in self._connections)
-        if accepted < self.options.max_connections:
-            return Connection(self, is_accepted=True)
+        if not is_accepted or accepted < self.options.max_connections:
+            kind = Connection if self._contexts is None else SecureConnection
+            return kind(self, is_accepted=is_accepted)
         self._warn_once(
             "",
             f"more than {self.options.max_connections} connections: raise"
@@ -236,6 +246,7 @@ class AMPTransport(Transport):
         """
         other = introduction.identity
         try:
+            connection.vouch(other.server)
             if self.identity is not None and self.inbox is not None:
                 check_introduction(introduction, self.identity)
                 self.inbox.welcome(other)
@@ -243,6 +254,7 @@ class AMPTransport(Transport):
             self._warn_once(other.server, f"refused {other.server!r}: {error}")
             raise
         self._warned.pop(other.server, None)
+        self._forgive(connection.host)
         former = self._accepted.get(other.server)
         self._accepted[other.server] = connection
         if former is not None:
@@ -289,16 +301,18 @@ class AMPTransport(Transport):
         Raises:
             UnreachableError: It did not work, or not in time.
         """
+        deadline = self.clock.seconds() + self.options.connect_timeout
         try:
             endpoint = parse(address).client(self.reactor)
-            connecting = endpoint.connect(_Factory(self, is_accepting=False))
+            factory = make_factory(self, self._contexts, is_accepting=False)
+            connecting = endpoint.connect(factory)
             # Twisted's own timeout goes by the wall clock.
             connecting.addTimeout(self.options.connect_timeout, self.clock)
-            connection: Connection = await connecting
-        except _CONNECT_ERRORS as error:
+            made = await connecting
+            return made if self._contexts is None else await _secured(made, deadline)
+        except (*_CONNECT_ERRORS, ProtocolError) as error:
             message = f"cannot connect to {address!r}: {error or 'no answer'}"
             raise UnreachableError(message) from error
-        return connection
 
     def opened(self, connection: Connection) -> None:
         """Watch over *connection* from now on."""
@@ -338,10 +352,19 @@ class AMPTransport(Transport):
     def violated(self, connection: Connection, error: ProtocolError) -> None:
         """Count *connection*, which was dropped because of *error*."""
         self.violations += 1
+        if connection.speaks_tls:
+            self.refused(connection, str(error))
+            return
         self._warn_once(
             connection.peer or "",
             f"dropped {connection.origin}, it sent rubbish: {error}",
         )
+
+    def refused(self, connection: Connection, reason: str) -> None:
+        """Log that nothing passes on *connection*, once for each *reason*."""
+        host = connection.host
+        sentence = f"refused the connection with {host}: {reason}"
+        self._warn_once(f"{host} {reason}", sentence)
 
     def _warn_once(self, name: ServerId, sentence: str) -> None:
         """Log *sentence* unless it was the last one about *name*."""
@@ -351,6 +374,11 @@ class AMPTransport(Transport):
             self._warned.clear()
         self._warned[name] = sentence
         _log.warn("{sentence}", sentence=sentence)
+
+    def _forgive(self, host: str) -> None:
+        """Log it again if somebody at *host*, who has been let in, is refused."""
+        for key in [each for each in self._warned if each.startswith(f"{host} ")]:
+            del self._warned[key]
 
     def _keep_watch(self) -> None:
         if self._sweep is None:
@@ -430,24 +458,20 @@ class AMPTransport(Transport):
             connection.drop()
 
 
-class _Factory(Factory):
-    """Makes the protocols of new connections."""
+async def _secured(made: Any, deadline: float) -> Connection:
+    """
+    Return the connection above the TLS *made*, if both ends are content by then.
 
-    noisy = False
-
-    def __init__(self, owner: AMPTransport, *, is_accepting: bool) -> None:
-        self._owner = owner
-        self._is_accepting = is_accepting
-
-    def logPrefix(self) -> str:
-        """Return what Twisted calls this in its log."""
-        return "AMP"
-
-    def buildProtocol(self, addr: IAddress | None) -> Connection | None:  # noqa: ARG002 - Twisted's signature
-        """Return a connection, or ``None`` if there is no room for it."""
-        if self._is_accepting:
-            return self._owner.accept()
-        return Connection(self._owner, is_accepted=False)
+    Raises:
+        ProtocolError: They are not.
+    """
+    connection: SecureConnection = made.wrappedProtocol
+    try:
+        await connection.secured(deadline)
+    except BaseException:
+        connection.drop()
+        raise
+    return connection
 
 
 def _check_options(options: AMPOptions) -> Iterable[Finding]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IWriteDescriptor
@@ -27,6 +27,7 @@ from adapters.transport.amp_bytes import (
     ASK_KEY,
     END,
     LENGTH,
+    TLS_RECORDS,
     encode_box,
     encode_pairs,
     encode_payload,
@@ -60,8 +61,9 @@ _COMMAND = b"_command"
 _ERROR = b"_error"
 _ERROR_CODE = b"_error_code"
 _ERROR_DESCRIPTION = b"_error_description"
-
 _MAX_KEY_BYTES = 255
+_LONG_KEY = "a box has a key of more than 255 bytes"
+_SPEAKS_TLS = "it speaks TLS, and there is no tls: in the config of this end"
 
 # A box of Message in the order of keys that every AMP library writes: sorted.
 _MESSAGE = b"\0\x08_command\0\x07Message\0\x04"
@@ -88,6 +90,8 @@ class BoxProtocol(Protocol, ABC):
     """
 
     transport: Any
+    #: Whether what is written goes to the socket as it is.
+    has_own_socket: ClassVar[bool] = True
 
     def __init__(self, clock: Any, max_box_bytes: int) -> None:
         self.clock = clock
@@ -96,6 +100,8 @@ class BoxProtocol(Protocol, ABC):
         #: How many bytes wait to be sent, beyond what Twisted sends at once.
         self.unsent = 0
         self.is_lost = False
+        #: Whether the other end has begun with TLS, where there is none.
+        self.speaks_tls = False
         self._max_box_bytes = max_box_bytes
         self._max_keys = max_box_bytes // MAX_VALUE_BYTES + _MORE_KEYS
         self._is_dropped = False
@@ -149,7 +155,8 @@ class BoxProtocol(Protocol, ABC):
         # A socket's transport tells a producer that it has to pull whenever it
         # has sent all; one that pushes is told only if there was much of it.
         # Other transports would keep pulling.
-        self._has_socket = IWriteDescriptor.providedBy(self.transport)
+        is_writer = IWriteDescriptor.providedBy(self.transport)
+        self._has_socket = is_writer and self.has_own_socket
         self.transport.registerProducer(self, not self._has_socket)
 
     def pauseProducing(self) -> None:
@@ -198,10 +205,14 @@ class BoxProtocol(Protocol, ABC):
         asked, self._asked = self._asked, {}
         why = "" if reason is None else f": {reason.getErrorMessage()}"
         message = f"the connection was lost before the answer{why}"
+        error: Callable[[str], RaftError] = OutcomeUnknownError
+        if self.speaks_tls and len(asked) == self._last_tag:
+            # It has understood nothing of what it was asked.
+            error, message = UnreachableError, _SPEAKS_TLS
         for answer, _, _ in asked.values():
             # One that failed may have cancelled another.
             if not answer.called:
-                answer.errback(OutcomeUnknownError(message))
+                answer.errback(error(message))
 
     # Reading.
 
@@ -286,7 +297,8 @@ class BoxProtocol(Protocol, ABC):
         pairs, room = self._max_keys, self._max_box_bytes
         while at + 1 < end and (length := buffer[at] << 8 | buffer[at + 1]):
             if length > _MAX_KEY_BYTES:
-                raise ProtocolError("a box has a key of more than 255 bytes")
+                self.speaks_tls = buffer.startswith(TLS_RECORDS, first)
+                raise ProtocolError(_SPEAKS_TLS if self.speaks_tls else _LONG_KEY)
             value_at = at + length + 4
             if value_at > end:
                 self._need = value_at - first

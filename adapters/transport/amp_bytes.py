@@ -20,6 +20,9 @@ ANSWER_KEY = b"\0\x07_answer"
 ASK_KEY = b"\0\x04_ask"
 PAYLOAD_KEY = b"\0\x07payload"
 
+#: How TLS begins: with a handshake, or with an alert because of what it got.
+TLS_RECORDS = (b"\x16\x03", b"\x15\x03")
+
 
 def encode_pairs(items: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return the keys and values *items* as they stand in a box."""

@@ -20,13 +20,15 @@ from twisted.logger import Logger
 from adapters.transport.amp_boxes import Box, BoxProtocol
 from adapters.transport.amp_bytes import PAYLOAD_KEY, encode_pairs, encode_payload
 from adapters.transport.amp_codec import decode
-from adapters.transport.amp_commands import (
-    MAX_VERSION,
-    MIN_VERSION,
-    join_bytes,
+from adapters.transport.amp_commands import MAX_VERSION, MIN_VERSION
+from adapters.transport.amp_fields import (
+    identity_items,
+    read_identity,
+    read_integer,
+    read_payload,
+    read_text,
 )
 from consensus.core.messages import InstallSnapshot
-from consensus.core.values import Identity
 from consensus.errors import (
     InvalidCommandError,
     OutcomeUnknownError,
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from consensus.core.messages import Message
-    from consensus.core.values import ServerId
+    from consensus.core.values import Identity, ServerId
     from consensus.interfaces import Inbox
 
 _log = Logger()
@@ -129,6 +131,9 @@ class Owner(Protocol):
     def violated(self, connection: Connection, error: ProtocolError) -> None:
         """Count and log that *connection* was dropped."""
 
+    def refused(self, connection: Connection, reason: str) -> None:
+        """Log that nothing passes on *connection*."""
+
 
 class Connection(BoxProtocol):
     """
@@ -161,11 +166,11 @@ class Connection(BoxProtocol):
     def connectionMade(self) -> None:
         """Turn Nagle's algorithm off: it would hold small boxes back."""
         super().connectionMade()
-        if ITCPTransport.providedBy(self.transport):
+        if ITCPTransport.providedBy(self.socket):
             # Twisted before 26 says the same of a UNIX socket, which has neither.
             with suppress(OSError):
-                self.transport.setTcpNoDelay(True)
-                self.transport.setTcpKeepAlive(True)
+                self.socket.setTcpNoDelay(True)
+                self.socket.setTcpKeepAlive(True)
         self._owner.opened(self)
 
     def connectionLost(self, reason: Failure | None = None) -> None:
@@ -176,6 +181,19 @@ class Connection(BoxProtocol):
     def violated(self, error: ProtocolError) -> None:
         """Leave counting and logging to the transport."""
         self._owner.violated(self, error)
+
+    @property
+    def socket(self) -> Any:
+        """Return the transport that has the socket."""
+        return self.transport
+
+    @property
+    def host(self) -> str:
+        """Return where the other end is; its port only if it listens there."""
+        peer = self.transport.getPeer()
+        host = str(getattr(peer, "host", "a UNIX socket"))
+        port = "" if self.is_accepted else getattr(peer, "port", "")
+        return f"{host}:{port}" if port else host
 
     @property
     def origin(self) -> str:
@@ -223,6 +241,14 @@ class Connection(BoxProtocol):
 
     # Introductions.
 
+    def vouch(self, server: ServerId) -> None:
+        """
+        See that the other end may say that it is *server*; without TLS, anybody may.
+
+        Raises:
+            ProtocolError: It may not.
+        """
+
     async def greet(self, to: ServerId) -> None:
         """
         Introduce this server, and see who the other end says it is.
@@ -237,14 +263,15 @@ class Connection(BoxProtocol):
         own, inbox = self._owner.identity, self._owner.inbox
         if own is None or inbox is None:
             raise ProtocolError("a transport that does not listen has no identity")
+        self.vouch(to)
         patience = self._owner.options.connect_timeout
         try:
             box = await self.ask(b"Hello", _introduction(own, to), patience)
         except ProtocolError as error:
             inbox.refused(to, error)
             raise
-        version = _integer(box, b"version")
-        other = _identity(box)
+        version = read_integer(box, b"version")
+        other = read_identity(box)
         if not MIN_VERSION <= version <= MAX_VERSION:
             raise ProtocolError(_versions_differ(other.server, version, version))
         if other.server != to:
@@ -285,10 +312,10 @@ class Connection(BoxProtocol):
         if own is None or self.peer is not None:
             raise ProtocolError("a second Hello on one connection")
         introduction = Introduction(
-            _integer(box, b"min_version"),
-            _integer(box, b"max_version"),
-            _identity(box),
-            _text(box, b"to"),
+            read_integer(box, b"min_version"),
+            read_integer(box, b"max_version"),
+            read_identity(box),
+            read_text(box, b"to"),
         )
         try:
             self._owner.welcome(self, introduction)
@@ -299,7 +326,7 @@ class Connection(BoxProtocol):
         self.identity = introduction.identity
         self.peer = self.identity.server
         version = min(MAX_VERSION, introduction.max_version)
-        self.answer(tag, ((b"version", b"%d" % version), *_identity_items(own)))
+        self.answer(tag, ((b"version", b"%d" % version), *identity_items(own)))
 
     # Clients' calls.
 
@@ -322,12 +349,12 @@ class Connection(BoxProtocol):
         if self.is_full:
             raise UnreachableError("the server does not take what is sent to it")
         body = _head(method) + encode_payload(payload)
-        return self.ask_encoded(body, timeout, _payload)
+        return self.ask_encoded(body, timeout, read_payload)
 
     def _take_call(self, tag: bytes, box: Box) -> None:
-        version = _integer(box, b"version")
-        method = _text(box, b"method")
-        payload = _payload(box)
+        version = read_integer(box, b"version")
+        method = read_text(box, b"method")
+        payload = read_payload(box)
         if not MIN_VERSION <= version <= MAX_VERSION:
             error = ProtocolError(_versions_differ("the caller", version, version))
             self.refuse(tag, error)
@@ -436,52 +463,5 @@ def _introduction(own: Identity, to: ServerId) -> list[tuple[bytes, bytes]]:
         (b"min_version", b"%d" % MIN_VERSION),
         (b"max_version", b"%d" % MAX_VERSION),
         (b"to", to.encode()),
-        *_identity_items(own),
+        *identity_items(own),
     ]
-
-
-def _identity_items(identity: Identity) -> list[tuple[bytes, bytes]]:
-    items = [
-        (b"cluster", identity.cluster.encode()),
-        (b"server", identity.server.encode()),
-        (b"incarnation", identity.incarnation.encode()),
-    ]
-    if identity.cluster_id:
-        items.append((b"cluster_id", identity.cluster_id.encode()))
-    return items
-
-
-def _identity(box: Box) -> Identity:
-    return Identity(
-        _text(box, b"cluster"),
-        _text(box, b"server"),
-        _text(box, b"incarnation"),
-        _text(box, b"cluster_id") if b"cluster_id" in box else "",
-    )
-
-
-def _text(box: Box, key: bytes) -> str:
-    try:
-        return box[key].decode()
-    except (KeyError, UnicodeDecodeError) as error:
-        message = f"a command or an answer lacks the text {key.decode()!r}"
-        raise ProtocolError(message) from error
-
-
-def _integer(box: Box, key: bytes) -> int:
-    text = box.get(key, b"")
-    if text == b"1":
-        return 1  # as versions are
-    # Nine digits are more than a version will ever need.
-    if not text.isdigit() or len(text) > 9:  # noqa: PLR2004 - said above
-        message = f"a command or an answer lacks the number {key.decode()!r}"
-        raise ProtocolError(message)
-    return int(text)
-
-
-def _payload(box: Box) -> bytes:
-    try:
-        return join_bytes(b"payload", box)
-    except KeyError as error:
-        message = "a call or an answer lacks its payload"
-        raise ProtocolError(message) from error

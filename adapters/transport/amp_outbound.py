@@ -36,6 +36,9 @@ _log = Logger()
 _FIRST_DELAY = 0.01
 _LONGEST_DELAY = 1.0
 
+# Who calls a server waits for less: mostly there is another one to call.
+_LONGEST_CALL_DELAY = 0.5
+
 # Who drops each connection soon after it was made is tried less and less often.
 _LASTING = 0.05
 
@@ -142,7 +145,11 @@ class PeerLink:
 
     def _report(self, error: BaseException | None) -> None:
         """Log a mismatch at once and silence after a while, each of them once."""
-        is_mismatch = isinstance(error, ProtocolError)
+        # One of TLS is the cause of an unreachable server.
+        cause = getattr(error, "__cause__", None)
+        is_mismatch = isinstance(error, ProtocolError) or isinstance(
+            cause, ProtocolError
+        )
         sentence = str(error) if is_mismatch else "unreachable"
         if self._reported == sentence:
             return
@@ -157,7 +164,12 @@ class PeerLink:
 
 
 class Caller:
-    """The connection over which this process calls one server."""
+    """
+    The connection over which this process calls one server.
+
+    When it cannot be made it is not tried again at once, however many calls
+    there are: until then they fail, as nothing was sent.
+    """
 
     def __init__(self, owner: Dialler, address: Address) -> None:
         self.address = address
@@ -168,6 +180,11 @@ class Caller:
         # A dictionary for its order: calls go out as they were made.
         self._waiting: dict[Deferred[Connection], None] = {}
         self._used_at = 0.0
+        self._opened_at = 0.0
+        self._failures = 0
+        self._next_try = 0.0
+        # What came of the last attempt, if nothing good.
+        self._why = ""
 
     def ask(self, method: str, payload: bytes, timeout: float) -> Deferred[bytes]:
         """Call *method*, connecting first where need be."""
@@ -177,6 +194,11 @@ class Caller:
             return connection.call(method, payload, timeout)
         if len(self._waiting) >= self._owner.options.max_calls:
             raise OverloadedError("too many calls wait for a connection")
+        if connection is not None:
+            self._lost()
+        if self._used_at < self._next_try:
+            message = f"{self._why}; that was a moment ago"
+            raise UnreachableError(message)
         deadline = self._used_at + timeout
 
         def call(made: Connection) -> Deferred[bytes]:
@@ -184,6 +206,24 @@ class Caller:
             return made.call(method, payload, left)
 
         return self._connected(timeout).addCallback(call)
+
+    def _lost(self) -> None:
+        """See whether the connection, which is gone, has lasted."""
+        self._connection = None
+        if self._used_at - self._opened_at > _LASTING:
+            self._failures = 0
+        elif self._failures:
+            self._wait(f"the connection to {self.address!r} was lost at once")
+        else:
+            self._failures = 1  # once may be chance
+
+    def _wait(self, why: str) -> None:
+        """Let some time pass before the next attempt: more each time."""
+        self._why = why
+        delay = min(_LONGEST_CALL_DELAY, _FIRST_DELAY * 2.0**self._failures)
+        self._failures = min(self._failures + 1, _FAILURES_TO_REPORT)
+        delay *= random.uniform(0.5, 1.0)  # noqa: S311 - it is no secret
+        self._next_try = self._owner.clock.seconds() + delay
 
     def _connected(self, timeout: float) -> Deferred[Connection]:
         """Return the connection, once there is one."""
@@ -208,9 +248,11 @@ class Caller:
             self._connection = await self._owner.dial(self.address)
         except UnreachableError as error:
             self._is_dialling = False
+            self._wait(str(error))
             self._fail(str(error))
             return
         self._is_dialling = False
+        self._opened_at = self._owner.clock.seconds()
         waiting, self._waiting = self._waiting, {}
         for one in waiting:
             # One that goes on may have cancelled another.

@@ -17,7 +17,7 @@ from consensus.core.ready import (
     ReceivedChunk,
     RoleChanged,
 )
-from consensus.core.values import Entry, EntryKind, HardState, Role
+from consensus.core.values import Entry, EntryKind, HardState, Role, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -215,6 +215,33 @@ class State:
     def electors(self) -> Iterator[ServerId]:
         """Yield the others whose votes count for something."""
         return (name for name in self.membership.electors() if name != self.server)
+
+    def status(self, cluster: str, machine_version: int) -> Status:
+        """
+        Return what this server knows of itself right now.
+
+        Args:
+            cluster: The name of its cluster.
+            machine_version: The newest version of the state machine that it has.
+        """
+        return Status(
+            server=self.server,
+            cluster=cluster,
+            role=self.role.value,
+            term=self.term,
+            leader=self.leader,
+            membership=dict(self.membership.voters),
+            machine_version=machine_version,
+            commit_index=self.log.commit_index,
+            last_applied=self.log.last_applied,
+            last_index=self.log.last_index,
+            learners=dict(self.membership.learners),
+            outgoing=dict(self.membership.outgoing),
+            target=sorted(self.membership.target),
+            membership_index=self.membership_index,
+            first_index=self.log.base_index + 1,
+            snapshot_index=0 if self.snapshot is None else self.snapshot.index,
+        )
 
     def contacts(self) -> dict[ServerId, Address]:
         """Return everybody whom this server may have to talk to."""

@@ -26,6 +26,7 @@ from consensus.testing.determinism_run import (
     Job,
     Report,
     is_portable,
+    made_by,
     run,
     run_elsewhere,
     territory_of,
@@ -106,6 +107,7 @@ def check_deterministic(
     Raises:
         NondeterminismError: They do not; it names the line.
     """
+    make = made_by(make)
     machine = make()
     check_encoded(
         make,

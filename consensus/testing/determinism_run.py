@@ -23,6 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from consensus.declare import as_machine
 from consensus.errors import StorageError
 from consensus.testing.determinism_traps import Territory
 from consensus.testing.fingerprint import fingerprint, state_text
@@ -97,6 +98,11 @@ class Job:
     forgiven: tuple[str, ...] = ()
     is_detailed: bool = False
     traced: int | None = None
+
+
+def made_by(make: Callable[[], Any]) -> Callable[[], StateMachine]:
+    """Return what makes a state machine, also where *make* is a declared class."""
+    return as_machine(make) if isinstance(make, type) else make
 
 
 def territory_of(machine: StateMachine, forgiven: tuple[str, ...]) -> Territory:

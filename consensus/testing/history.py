@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.python.failure import Failure
 
+from consensus.declare import as_machine
 from consensus.errors import CommandFailedError, RejectedError
 from consensus.testing import history_file
 from consensus.testing.operations import Answer, Operation, Read, Write
@@ -43,10 +44,10 @@ class History:
 
     def __init__(
         self,
-        machine: StateMachine | type[StateMachine],
+        machine: StateMachine | type,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.machine = machine() if isinstance(machine, type) else machine
+        self.machine = as_machine(machine)() if isinstance(machine, type) else machine
         self.operations: list[Operation] = []
         self._seconds = seconds
         self._events = 0
@@ -111,9 +112,7 @@ class History:
         Path(path).write_bytes(history_file.dump(self.machine, self.operations))
 
     @classmethod
-    def load(
-        cls, machine: StateMachine | type[StateMachine], *paths: Path | str
-    ) -> History:
+    def load(cls, machine: StateMachine | type, *paths: Path | str) -> History:
         """
         Return the history that was saved to a file, or to several.
 

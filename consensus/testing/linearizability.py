@@ -85,7 +85,7 @@ class Verdict:
 
 def judge(
     history: History,
-    machine: StateMachine | type[StateMachine],
+    machine: StateMachine | type,
     *,
     partition: Callable[[Any], Hashable | None] | None = None,
     fingerprint: Callable[[Any], Hashable] = canonical,
@@ -135,7 +135,7 @@ def judge(
 
 def assert_linearizable(
     history: History,
-    machine: StateMachine | type[StateMachine],
+    machine: StateMachine | type,
     *,
     partition: Callable[[Any], Hashable | None] | None = None,
     report: Path | str | None = None,

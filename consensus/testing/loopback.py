@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import CannotListenError
 from twisted.internet.error import ConnectionRefusedError as NobodyListensError
 from twisted.internet.testing import MemoryReactorClock
@@ -103,13 +104,16 @@ class LoopbackReactor(MemoryReactorClock):
             return False
         served = listening.buildProtocol(connector.getDestination())
         client = factory.buildProtocol(connector.getDestination())
-        client_io = iosim.makeFakeClient(client)
+        self._next_port += 1
+        where = IPv4Address("TCP", "127.0.0.1", port)
+        whence = IPv4Address("TCP", "127.0.0.1", self._next_port)
+        client_io = iosim.FakeTransport(client, False, whence, where)  # noqa: FBT003 - Twisted's signature
         if served is None:
             # A listening end without room closes the connection at once.
             client.makeConnection(client_io)
             client.connectionLost(Failure(client_io.disconnectReason))
             return True
-        served_io = iosim.makeFakeServer(served)
+        served_io = iosim.FakeTransport(served, True, where, whence)  # noqa: FBT003 - Twisted's signature
         pump = iosim.connect(served, served_io, client, client_io, greet=False)
         self._pumps.append((port, pump))
         return True

@@ -28,6 +28,7 @@ from hypothesis.strategies import SearchStrategy
 from consensus.errors import InvalidCommandError, StorageError
 from consensus.interfaces import Later
 from consensus.testing.determinism import check_deterministic
+from consensus.testing.determinism_run import made_by
 from consensus.testing.fingerprint import fingerprint, state_text
 from consensus.testing.machine_copy import Copy, pieces, read_on_a_thread, spoil
 from consensus.testing.machine_time import TimeTests
@@ -62,7 +63,7 @@ _NEEDS = {
 class StateMachineSuite(TimeTests):
     """Every promise of :class:`~consensus.interfaces.StateMachine`, a test for each."""
 
-    #: The class, or a function that makes one.
+    #: The class, also one with declared methods, or a function that makes one.
     machine: ClassVar[Any]
 
     #: What is written: some commands, or a strategy for one.
@@ -96,7 +97,7 @@ class StateMachineSuite(TimeTests):
 
     def make(self) -> StateMachine:
         """Return a new state machine."""
-        machine: StateMachine = self.given("machine")()
+        machine: StateMachine = made_by(self.given("machine"))()
         return machine
 
     def given(self, name: str) -> Any:
@@ -244,7 +245,7 @@ class StateMachineSuite(TimeTests):
 
     def test_it_is_deterministic(self) -> None:
         """Another process, with other hashes and another clock, does the same."""
-        make = self.given("machine")
+        make = made_by(self.given("machine"))
         if type(self).make is not StateMachineSuite.make:
             make = self.make
         check_deterministic(make, self.many_commands(), forgiven=type(self).forgiven)

@@ -14,6 +14,7 @@ from copy import deepcopy
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 
+from consensus.declare import as_machine
 from consensus.interfaces import StateMachine
 from consensus.testing.operations import Answer, answer_to, decoded
 
@@ -106,7 +107,8 @@ class Model:
     The calls of a state machine on numbered states, calls and answers.
 
     Args:
-        machine: The class, or an instance; its state has to be in memory.
+        machine: The class, also one with declared methods, or an instance; its
+            state has to be in memory.
         fingerprint: Returns what is equal for two states that answer every
             later call alike; by default their :func:`canonical` form.
 
@@ -116,10 +118,12 @@ class Model:
 
     def __init__(
         self,
-        machine: StateMachine | type[StateMachine],
+        machine: StateMachine | type,
         fingerprint: Callable[[Any], Hashable] = canonical,
     ) -> None:
-        self.machine = machine if isinstance(machine, StateMachine) else machine()
+        self.machine = (
+            machine if isinstance(machine, StateMachine) else as_machine(machine)()
+        )
         self._fingerprint = fingerprint
         self._states: list[Any] = []
         self._state_numbers: dict[Hashable, int] = {}

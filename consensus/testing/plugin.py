@@ -16,7 +16,6 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator
 
-    from consensus.interfaces import StateMachine
     from consensus.testing.simulator import SimulatedCluster
 
 _CLUSTERS = pytest.StashKey[list["SimulatedCluster"]]()
@@ -32,7 +31,7 @@ class MakeCluster(Protocol):
 
     def __call__(
         self,
-        machine: type[StateMachine],
+        machine: type,
         servers: int | Collection[str] = 3,
         *,
         seed: int | None = None,
@@ -102,7 +101,7 @@ def raft_cluster(
     request.node.stash[_CLUSTERS] = clusters
 
     def make(
-        machine: type[StateMachine],
+        machine: type,
         servers: int | Collection[str] = 3,
         *,
         seed: int | None = None,

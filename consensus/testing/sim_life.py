@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from consensus.config import Engine, from_mapping
 from consensus.core.values import Identity
+from consensus.declare import as_machine
 from consensus.errors import StorageError
 from consensus.testing.invariants import BrokenInvariantError, Invariants
 from consensus.testing.sim_disk import (
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
     from consensus.config import Config
     from consensus.core.values import ServerId
-    from consensus.interfaces import StateMachine
 
 #: How long to wait, in virtual seconds, for what must come.
 PATIENCE = 30.0
@@ -76,7 +76,7 @@ class ClusterLife:
 
     def __init__(
         self,
-        machine: type[StateMachine],
+        machine: type,
         servers: int | Collection[ServerId] = 3,
         *,
         seed: int = 0,
@@ -90,7 +90,7 @@ class ClusterLife:
     ) -> None:
         if isinstance(servers, int):
             servers = [f"s{number}" for number in range(1, servers + 1)]
-        self.machine = machine
+        self.machine = as_machine(machine)
         self.seed = seed
         #: All that were ever started.
         self.names = tuple(servers)
@@ -110,7 +110,7 @@ class ClusterLife:
         self._storage = SimulatedStorage if durable else SimulatedMemory
         # What each server was started with last, beside the common keys.
         self._keys: dict[ServerId, dict[str, Any]] = {}
-        self.invariants = Invariants(self.disks, machine if compares else None)
+        self.invariants = Invariants(self.disks, self.machine if compares else None)
         self._lives = 0
         self._error: BaseException | None = None
         self._compared_at = 0.0

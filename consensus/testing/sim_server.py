@@ -82,6 +82,9 @@ class SimulatedServer(RaftServer):
         super().heard(event)
         self._noticed(self.name, event)
 
+    def companion(self) -> None:
+        """Run nothing beside it: there is nobody outside of the simulation."""
+
     @property
     def raft(self) -> Raft | None:
         """Return its core, while it runs."""

@@ -20,7 +20,6 @@ from consensus.testing.simulator import SimulatedCluster, SimulationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    from consensus.interfaces import StateMachine
     from consensus.testing.sim_clients import MakeCall
 
 
@@ -55,7 +54,7 @@ class Scenario:
         client: Further arguments of :class:`.Clients`.
     """
 
-    machine: type[StateMachine]
+    machine: type
     call: MakeCall
     servers: int = 3
     clients: int = 3

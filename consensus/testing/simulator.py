@@ -61,7 +61,7 @@ class SimulatedCluster(ClusterLife):
             all when it ends, its votes too, so that crashes may break promises.
     """
 
-    def __init__(self, machine: type[StateMachine], *args: Any, **options: Any) -> None:
+    def __init__(self, machine: type, *args: Any, **options: Any) -> None:
         super().__init__(machine, *args, **options)
         self._disturbances = 0
         self._cuts: list[tuple[ServerId, ServerId]] = []

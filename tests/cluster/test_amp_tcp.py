@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -11,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet import reactor
 from twisted.internet.endpoints import clientFromString, connectProtocol
 from twisted.internet.protocol import Protocol
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -20,44 +17,19 @@ from adapters.transport.amp_bytes import encode_box
 from adapters.transport.amp_commands import split_bytes
 from consensus.core.values import Identity
 from consensus.errors import NotLeaderError, UnreachableError
-from consensus.testing.transport import TransportSuite
 from consensus.testing.transport_inbox import RecordingInbox
 from tests.support.markdown import Page
+from tests.support.processes import free_ports
+from tests.support.sockets import RealTimeSuite, TCPSuite
 
 if TYPE_CHECKING:
     from consensus.core.values import Address, ServerId
-    from consensus.interfaces import Transport
 
 ROOT = Path(__file__).parents[2]
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on, which may change at any time."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class TCPSuiteTests(TransportSuite, TestCase):
+class TCPSuiteTests(TCPSuite, TestCase):
     """The conformance suite over loopback TCP, in real time."""
-
-    def setUp(self) -> None:
-        self.addresses: dict[ServerId, Address] = {}
-
-    def make_transport(self) -> Transport:
-        transport = AMPTransport(None, reactor, reactor)
-        self.addCleanup(transport.close)
-        return transport
-
-    def address(self, name: ServerId) -> Address:
-        if name not in self.addresses:
-            self.addresses[name] = f"tcp:127.0.0.1:{free_port()}"
-        return self.addresses[name]
-
-    async def settle(self, seconds: float = 0.0) -> None:
-        clock: Any = reactor
-        await deferLater(clock, max(seconds, 0.01))
 
     async def test_small_boxes_are_not_held_back(self) -> None:
         """Nagle's algorithm is off at both ends."""
@@ -97,7 +69,7 @@ class TCPSuiteTests(TransportSuite, TestCase):
 
     async def test_a_host_by_name(self) -> None:
         """Names are looked up, when listening and when connecting."""
-        self.addresses["s1"] = f"tcp:localhost:{free_port()}"
+        self.addresses["s1"] = f"tcp:localhost:{free_ports(1)[0]}"
         await self.served("s1", RecordingInbox())
         call = self.make_transport().ask(self.address("s1"), "mirror", b"ab", 5.0)
         assert await self.outcome(call) == b"ba"
@@ -129,7 +101,7 @@ class TCPSuiteTests(TransportSuite, TestCase):
             assert await self.outcome(call) == payload[::-1]
 
 
-class UNIXSuiteTests(TransportSuite, TestCase):
+class UNIXSuiteTests(RealTimeSuite, TestCase):
     """The conformance suite over UNIX sockets, in real time."""
 
     def setUp(self) -> None:
@@ -139,14 +111,5 @@ class UNIXSuiteTests(TransportSuite, TestCase):
         self.addCleanup(directory.cleanup)
         self.directory = directory.name
 
-    def make_transport(self) -> Transport:
-        transport = AMPTransport(None, reactor, reactor)
-        self.addCleanup(transport.close)
-        return transport
-
     def address(self, name: ServerId) -> Address:
         return f"unix:{self.directory}/{name}"
-
-    async def settle(self, seconds: float = 0.0) -> None:
-        clock: Any = reactor
-        await deferLater(clock, max(seconds, 0.01))

@@ -176,6 +176,26 @@ class FindingsTests:
             path = write_config(tmp_path, members=f"{{s1: 'tcp:127.0.0.1:{port}'}}")
             assert_refused(twistd(tmp_path, "-c", str(path)), "members.s1: ")
 
+    def test_redis_port_in_use(self, tmp_path: Path) -> None:
+        """Before the start, or in its midst: no server runs without its companion."""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            address = f"tcp:127.0.0.1:{taken.getsockname()[1]}"
+            options = f"{{engine: kvstore, options: {{resp: '{address}'}}}}"
+            path = write_config(tmp_path, state_machine=options)
+            assert_refused(
+                twistd(tmp_path, "-c", str(path)),
+                f"state_machine.options.resp: cannot listen on '{address}'",
+            )
+        (port,) = free_ports(1)
+        options = f"{{engine: kvstore, options: {{resp: 'tcp:localhost:{port}'}}}}"
+        member = f"{{s1: 'tcp:127.0.0.1:{port}'}}"
+        path = write_config(tmp_path, members=member, state_machine=options)
+        ended = twistd(tmp_path, "-c", str(path))
+        assert ended.returncode == 1
+        assert "s1 stops: unreachable: cannot listen for Redis' clients" in ended.stdout
+
     def test_directory_of_another(self, tmp_path: Path) -> None:
         """A directory belongs to one server of one cluster, on one engine."""
         path = write_config(tmp_path)

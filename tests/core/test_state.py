@@ -19,7 +19,7 @@ from consensus.core.ready import (
     RoleChanged,
 )
 from consensus.core.state import PendingRead, State, Tuning
-from consensus.core.values import EntryKind, HardState, Role, SnapshotMeta
+from consensus.core.values import EntryKind, HardState, Role, SnapshotMeta, Status
 from tests.support.network import entries_of
 
 if TYPE_CHECKING:
@@ -43,6 +43,32 @@ def _state(
         role=role,
         durable=HardState(2, "s3"),
     )
+
+
+class StatusTests:
+    """What a server says of itself."""
+
+    def test_it_says_what_it_knows(self) -> None:
+        """Of itself, its log, and who belongs to the cluster."""
+        state = _state()
+        state.snapshot = replace(_META, index=1)
+        assert state.status("c", 3) == Status(
+            server="s1",
+            cluster="c",
+            role="follower",
+            term=2,
+            leader=None,
+            membership={"s1": "a", "s2": "b", "s3": "c"},
+            commit_index=0,
+            last_applied=0,
+            last_index=2,
+            membership_index=1,
+            snapshot_index=1,
+            machine_version=3,
+        )
+
+    def test_there_need_be_no_snapshot(self) -> None:
+        assert _state().status("c", 1).snapshot_index == 0
 
 
 class OutputTests:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from consensus.errors import ProtocolError
+    from consensus.interfaces import TLS
 
 
 def port_of(name: str) -> int:
@@ -92,9 +93,12 @@ class World:
         self.reactor = LoopbackReactor()
         self.inboxes: dict[str, Door] = {}
 
-    def client(self, **options: Any) -> AMPTransport:
+    def client(self, *, tls: TLS | None = None, **options: Any) -> AMPTransport:
         """Return a transport that does not listen."""
-        return AMPTransport(AMPOptions(**options), self.reactor, self.reactor)
+        made = AMPTransport(AMPOptions(**options), self.reactor, self.reactor)
+        if tls is not None:
+            made.secure(tls)
+        return made
 
     def server(
         self,

@@ -11,12 +11,20 @@ from adapters.transport.memory import MemoryOptions, MemoryTransport
 from consensus.applier import Applier
 from consensus.client import Client
 from consensus.core.values import Entry, EntryKind, Identity
-from consensus.errors import CommandFailedError, OutcomeUnknownError, RaftError
+from consensus.errors import (
+    CommandFailedError,
+    NotYetError,
+    OutcomeUnknownError,
+    RaftError,
+)
+from consensus.interfaces import LATER
 from consensus.options import ReadOptions, unpack_read
 from consensus.sessions import Operation, check, entry_of
 from tests.support.servers import VirtualReactor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from consensus.core.messages import Message
     from consensus.errors import ProtocolError
     from consensus.interfaces import StateMachine
@@ -43,6 +51,8 @@ class MachineServer:
         #: Whether the next answer is lost, after the call was done.
         self.loses_answer = False
         self._index = 0
+        # Queries that had no answer yet.
+        self._waiting: list[Callable[[], None]] = []
         #: What the next call fails with, if with anything.
         self.error: RaftError | None = None
         #: What the next call is answered, if not by the machine.
@@ -82,7 +92,7 @@ class MachineServer:
         self.calls += 1
         return maybeDeferred(self._answer, method, payload)
 
-    def _answer(self, method: str, payload: bytes) -> bytes:
+    def _answer(self, method: str, payload: bytes) -> Any:
         if self.error is not None:
             error, self.error = self.error, None
             raise error
@@ -100,12 +110,30 @@ class MachineServer:
             result.raiseException()
         return result if method != "write" else self.machine.encode(result)
 
-    def _read(self, payload: bytes) -> bytes:
+    def _wait(self, payload: bytes) -> Deferred[bytes]:
+        """Keep a query that has no answer yet; a write lets it be asked again."""
+        waiter: Deferred[Any] = Deferred()
+        error = NotYetError("there is no answer yet")
+        seconds = self.options.wait or 0.0
+        over: Any = self.reactor.callLater(seconds, waiter.errback, error)
+
+        def again() -> None:
+            if not waiter.called:
+                over.cancel()
+                answered: Deferred[Any] = maybeDeferred(self._read, payload)
+                answered.chainDeferred(waiter)
+
+        self._waiting.append(again)
+        return waiter
+
+    def _read(self, payload: bytes) -> Any:
         query, state = self.machine.decode(payload), self.applier.state
         try:
             result, _ = self.machine.handle_read(query, state)
         except Exception as error:
             raise CommandFailedError(type(error).__name__, str(error)) from error
+        if result is LATER:
+            return self._wait(payload)
         return self.machine.encode(result)
 
     def _apply(self, method: str, payload: bytes) -> Any:
@@ -121,6 +149,9 @@ class MachineServer:
             entry = Entry(self._index, 1, EntryKind.SESSION, data)
         results: list[Any] = []
         self.applier.apply([entry], lambda _, came_to: results.extend(came_to))
+        waiting, self._waiting = self._waiting, []
+        for again in waiting:
+            again()
         return results[0]
 
     def settle(self) -> None:

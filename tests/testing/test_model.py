@@ -18,7 +18,7 @@ from consensus.interfaces import StateMachine
 from consensus.testing.model import Model, canonical
 from consensus.testing.operations import Answer
 from contrib.kvstore.commands import Set
-from contrib.kvstore.state import DigestedState
+from contrib.kvstore.digests import DigestedStore
 
 
 class Colour(Enum):
@@ -45,11 +45,11 @@ class Slotted:
         self.value = value
 
 
-def digested(**items: str) -> DigestedState:
+def digested(**items: str) -> DigestedStore:
     """Return a state with *items*."""
-    state = DigestedState()
+    state = DigestedStore()
     for key, value in items.items():
-        state[key.encode()] = value
+        state.set(key.encode(), value)
     return state
 
 

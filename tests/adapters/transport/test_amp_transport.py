@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -530,6 +531,30 @@ class AskTests:
             world.settle()
             assert isinstance(error_of(call), UnreachableError)
             server = world.server("s1")
+            world.settle(0.02)
+
+    @pytest.mark.parametrize("is_there", [False, True])
+    def test_a_storm_of_calls(self, world: World, *, is_there: bool) -> None:
+        """A server that cannot be reached is tried less and less often."""
+        if is_there:
+            world.server("s1", max_connections=1)
+            world.stranger("s1")  # so that all others are dropped
+        client = world.client()
+        dials: list[float] = []
+        dial = client.dial
+
+        async def counting(address: str) -> Any:
+            dials.append(world.reactor.seconds())
+            return await dial(address)
+
+        client.dial = counting  # type: ignore[method-assign]
+        for _ in range(300):
+            call = client.ask(address_of("s1"), "mirror", b"ab", timeout=1.0)
+            world.settle(0.01)
+            assert isinstance(error_of(call), UnreachableError | OutcomeUnknownError)
+        assert 8 <= len(dials) <= 20
+        pauses = [later - earlier for earlier, later in pairwise(dials)]
+        assert 0.25 <= pauses[-1] <= 0.52
 
     def test_no_connection_in_time(self, world: World) -> None:
         """Nothing was sent, so the call may be made again."""

@@ -11,6 +11,7 @@ from twisted.internet.defer import ensureDeferred
 
 from consensus.errors import OverloadedError
 from consensus.options import ReadOptions
+from contrib.kvstore.answers import Item
 from contrib.kvstore.cli import kv
 from contrib.kvstore.machine import KVStore
 from tests.support.deferreds import result_of
@@ -70,7 +71,7 @@ class KVCommandTests:
         assert (done.exit_code, done.output) == (0, "")
         got = terminal.type("get", "foo")
         assert (got.exit_code, got.stdout) == (0, "bär\n")
-        assert terminal.server.state == {b"foo": "bär"}
+        assert terminal.server.state.items == {b"foo": Item("bär", 1, 1)}
 
     def test_a_consistency(self, terminal: Terminal) -> None:
         """It is told to the server, with the greatest age."""
@@ -100,7 +101,7 @@ class KVCommandTests:
         terminal.type("set", "foo", "bar")
         result = terminal.type("delete", "foo")
         assert (result.exit_code, result.output) == (0, "")
-        assert terminal.server.state == {}
+        assert not terminal.server.state.items
 
     def test_a_value_that_looks_like_an_option(self, terminal: Terminal) -> None:
         """Behind two dashes everything is a word."""
@@ -108,20 +109,20 @@ class KVCommandTests:
         assert terminal.type("get", "foo").stdout == "--bar\n"
 
     def test_bytes_that_are_text_are_printed_as_text(self, terminal: Terminal) -> None:
-        terminal.server.state[b"foo"] = b"bar"
+        terminal.server.state.set(b"foo", b"bar")
         assert terminal.type("get", "foo").stdout_bytes == b"bar\n"
 
     def test_bytes_that_are_no_text_are_printed_as_they_are(
         self, terminal: Terminal
     ) -> None:
         """Without a newline, which would be one byte too many."""
-        terminal.server.state[b"foo"] = b"\xff\0"
+        terminal.server.state.set(b"foo", b"\xff\0")
         assert terminal.type("get", "foo").stdout_bytes == b"\xff\0"
 
     def test_arguments_that_are_no_text(self, terminal: Terminal) -> None:
         """What a shell passes on reaches the store byte by byte."""
         terminal.type("set", "k\udcff", "v\udcfe")
-        assert terminal.server.state == {b"k\xff": b"v\xfe"}
+        assert terminal.server.state.items == {b"k\xff": Item(b"v\xfe", 1, 1)}
         assert terminal.type("get", "k\udcff").stdout_bytes == b"v\xfe"
 
     def test_errors_are_left_to_raft(self, terminal: Terminal) -> None:
@@ -129,6 +130,66 @@ class KVCommandTests:
         terminal.server.error = OverloadedError("busy")
         assert terminal.type("set", "foo", "bar").exit_code == 0
         assert terminal.type("set", "", "bar").exception is not None
+
+
+class MoreCommandTests:
+    """Conditions, counting, lists and watching."""
+
+    def test_if_absent(self, terminal: Terminal) -> None:
+        """Status 1 if it is there."""
+        assert terminal.type("set", "foo", "bar", "--if-absent").exit_code == 0
+        again = terminal.type("set", "foo", "baz", "--if-absent")
+        assert (again.exit_code, again.stdout) == (1, "")
+        assert again.stderr == "raft: there is a key 'foo'\n"
+        assert terminal.type("get", "foo").stdout == "bar\n"
+
+    def test_ttl(self, terminal: Terminal) -> None:
+        terminal.type("set", "foo", "bar", "--ttl", "1.5")
+        assert terminal.server.state.items[b"foo"].deadline == 1500
+        assert terminal.type("set", "foo", "bar", "--ttl", "0").exit_code == 2
+
+    def test_incr(self, terminal: Terminal) -> None:
+        assert terminal.type("incr", "n").stdout == "1\n"
+        assert terminal.type("incr", "n", "--", "-43").stdout == "-42\n"
+        terminal.type("set", "n", "x")
+        failed = terminal.type("incr", "n")
+        assert "NotAnIntegerError" in str(failed.exception)
+
+    def test_ls(self, terminal: Terminal) -> None:
+        """In their order, and all of them, whatever a page has."""
+        terminal.server.state.set(b"b\xff", b"\xfe")
+        terminal.server.state.set(b"b", "bär")
+        terminal.server.state.set(b"a", "")
+        assert terminal.type("ls").stdout == "a\nb\nb\\xff\n"
+        assert terminal.type("ls", "b").stdout == "b\nb\\xff\n"
+        assert terminal.type("ls", "--limit", "1").stdout == "a\n"
+        listed = terminal.type("ls", "b", "--values").stdout
+        assert listed == "b\tbär\nb\\xff\t\\xfe\n"
+        for number in range(2500):
+            terminal.server.state.set(b"k%04d" % number, "")
+        assert len(terminal.type("ls", "k").stdout.splitlines()) == 2500
+        some = terminal.type("ls", "k", "--limit", "1200").stdout.splitlines()
+        assert some == [f"k{number:04}" for number in range(1200)]
+
+    def test_watch(self, terminal: Terminal) -> None:
+        for words in (("set", "a", "1"), ("set", "b", "2"), ("delete", "a")):
+            terminal.type(*words)
+        heard = terminal.type("watch", "a", "--from-revision", "1", "--count", "2")
+        assert heard.stdout == "1\tset\ta\t1\n3\tdelete\ta\n"
+        printed = terminal.type(
+            "watch", "--from-revision", "2", "--count", "2", "--json"
+        )
+        assert [json.loads(line) for line in printed.stdout.splitlines()] == [
+            {"revision": 2, "kind": "set", "key": "b", "value": "2"},
+            {"revision": 3, "kind": "delete", "key": "a", "value": None},
+        ]
+
+    def test_a_watch_of_what_is_not_kept(self, terminal: Terminal) -> None:
+        terminal.server.state.begin_history(5)
+        terminal.server.state.revision = 6
+        heard = terminal.type("watch", "--from-revision", "2")
+        assert heard.exit_code == 1
+        assert heard.stderr == "raft: the history begins at revision 5\n"
 
 
 class JSONTests:
@@ -146,6 +207,15 @@ class JSONTests:
         deleted = {"key": "foo", "deleted": True}
         assert self.printed(terminal, "delete", "foo") == (0, deleted)
 
+    def test_the_others(self, terminal: Terminal) -> None:
+        pair = {"key": "foo", "value": "7"}
+        done = self.printed(terminal, "set", "foo", "7", "--if-absent")
+        assert done == (0, {**pair, "set": True})
+        done = self.printed(terminal, "set", "foo", "7", "--if-absent")
+        assert done == (1, {**pair, "set": False})
+        assert self.printed(terminal, "ls") == (0, pair)
+        assert self.printed(terminal, "incr", "foo") == (0, {"key": "foo", "value": 8})
+
     def test_a_missing_key(self, terminal: Terminal) -> None:
         """The object says so, as does the status."""
         missing = {"key": "foo", "value": None}
@@ -155,13 +225,13 @@ class JSONTests:
 
     def test_bytes_that_are_no_text(self, terminal: Terminal) -> None:
         """JSON has no bytes: they go as Base64, under another name."""
-        terminal.server.state[b"\xff"] = b"\xfe"
+        terminal.server.state.set(b"\xff", b"\xfe")
         assert self.printed(terminal, "get", "\udcff") == (
             0,
             {"key_base64": "/w==", "value_base64": "/g=="},
         )
 
     def test_bytes_that_are_text(self, terminal: Terminal) -> None:
-        terminal.server.state[b"foo"] = b"bar"
+        terminal.server.state.set(b"foo", b"bar")
         pair = {"key": "foo", "value": "bar"}
         assert self.printed(terminal, "get", "foo") == (0, pair)

@@ -1,5 +1,5 @@
 """
-Addresses of AMP servers: ``tcp:host:port`` and ``unix:path``.
+Addresses of servers: ``tcp:host:port`` and ``unix:path``.
 
 One description, Twisted's for clients, serves both ends: a server listens at
 the very address that the others connect to.
@@ -36,7 +36,7 @@ _HINT = "write tcp:HOST:PORT, as tcp:127.0.0.1:9101, or unix:PATH"
 
 class AddressError(ValueError):
     """
-    An address means nothing to this transport.
+    An address means nothing to us.
 
     Args:
         message: What is wrong with it.
@@ -192,23 +192,26 @@ def _split(address: Address) -> tuple[list[str], dict[str, str]]:
     return words, named
 
 
-def check_address(path: str, address: Address, *, is_served: bool) -> Iterator[Finding]:
+def check_address(
+    path: str, address: Address, ids: tuple[str, str], *, is_served: bool
+) -> Iterator[Finding]:
     """
     Yield what is wrong with *address*, which stands at *path* in the YAML.
 
     Args:
         path: As ``members.s1``.
         address: What stands there.
+        ids: Of the findings: it means nothing; it cannot be listened on.
         is_served: Whether this process is about to listen on it.
     """
     try:
         parsed = parse(address)
     except AddressError as error:
-        yield Finding("transport.E101", error.message, error.hint, path)
+        yield Finding(ids[0], error.message, error.hint, path)
         return
     if isinstance(parsed, TCPAddress) and not parsed.port:
         message = f"{address!r} has the port 0, which nobody could connect to"
-        yield Finding("transport.E101", message, "write a port from 1 to 65535", path)
+        yield Finding(ids[0], message, "write a port from 1 to 65535", path)
         return
     if is_served:
         try:
@@ -219,4 +222,4 @@ def check_address(path: str, address: Address, *, is_served: bool) -> Iterator[F
                 "stop the program that listens there, perhaps this server itself, or"
                 " write an address of this host that is free"
             )
-            yield Finding("transport.E102", message, hint, path)
+            yield Finding(ids[1], message, hint, path)

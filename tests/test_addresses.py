@@ -1,4 +1,4 @@
-"""Tests of adapters.transport.amp_addresses."""
+"""Tests of consensus.addresses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.testing import MemoryReactor
 
-from adapters.transport.amp_addresses import (
+from consensus.addresses import (
     AddressError,
     TCPAddress,
     UNIXAddress,
@@ -28,6 +28,8 @@ from adapters.transport.amp_addresses import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+IDS = ("transport.E101", "transport.E102")
 
 
 class ParseTests:
@@ -134,7 +136,7 @@ class CheckTests:
         """Return ids and messages for *address*, which this process serves."""
         return [
             (finding.id, finding.message)
-            for finding in check_address("members.s1", address, is_served=True)
+            for finding in check_address("members.s1", address, IDS, is_served=True)
         ]
 
     def test_a_name_that_has_no_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +177,9 @@ class CheckTests:
             raise OSError(errno.EADDRINUSE, "Address already in use")
 
         monkeypatch.setattr(TCPAddress, "probe", refuse)
-        (finding,) = check_address("members.s1", "tcp:127.0.0.1:9101", is_served=True)
+        (finding,) = check_address(
+            "members.s1", "tcp:127.0.0.1:9101", IDS, is_served=True
+        )
         assert finding.id == "transport.E102"
         assert finding.path == "members.s1"
         assert "Address already in use" in finding.message
@@ -190,5 +194,5 @@ class CheckTests:
             raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
 
         monkeypatch.setattr(TCPAddress, "probe", refuse)
-        found = check_address("members.s2", "tcp:192.0.2.1:9101", is_served=False)
+        found = check_address("members.s2", "tcp:192.0.2.1:9101", IDS, is_served=False)
         assert list(found) == []

@@ -1,0 +1,281 @@
+"""
+TLS under AMP: both ends of a connection prove who they are, or nothing passes.
+
+Version 1.3 and certificates of both ends, each signed by the authority of the
+other; which member a certificate stands for is looked at when one says ``Hello``.
+
+The end that made a connection has finished its part of the handshake before
+the other has looked at its certificate.  So it asks for a sign of life, and
+only the answer says that it is let in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from OpenSSL import SSL, crypto
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeoutError
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+)
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from adapters.transport.amp_connection import Connection
+from consensus.certificates import load, server_names
+from consensus.errors import ConfigError, ProtocolError, RaftError
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+    from adapters.transport.amp_connection import Owner
+    from consensus.certificates import Credentials
+    from consensus.core.values import ServerId
+    from consensus.interfaces import TLS
+
+_log = Logger()
+
+# What OpenSSL finds wrong with a certificate, by its numbers.  One that
+# another authority of the same name has signed has a wrong signature (7).
+_FLAWS = {
+    9: "is not valid yet",
+    10: "has expired",
+    26: "may not be used for that end of a connection; see its extendedKeyUsage",
+} | dict.fromkeys((2, 7, 18, 19, 20, 21), "is not signed by the authority here")
+
+# What the other end finds wrong, as alerts are called in OpenSSL's messages.
+_ALERTS = {
+    "unknown ca": "is not signed by the authority there",
+    "decrypt error": "is not signed by the authority there",
+    "certificate expired": "has expired",
+    "bad certificate": "is not valid, or not yet",
+    "unsupported certificate": (
+        "may not be used for this end of a connection; see its extendedKeyUsage"
+    ),
+}
+
+#: What to say of an end that does not begin with TLS.
+NO_TLS = "what it sends is not TLS; does it have tls: in its config?"
+
+
+@implementer(IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator)
+class Contexts:
+    """
+    What new connections are encrypted with; looks at the files for each.
+
+    Files that have changed are read again.  If they cannot be used, as when
+    one is there and the other not yet, what was read before stays in use.
+
+    Args:
+        tls: Where the files are.
+
+    Raises:
+        ConfigError: They cannot be used.
+    """
+
+    def __init__(self, tls: TLS) -> None:
+        self._tls = tls
+        self._stamps = _stamps(tls)
+        self._context = _context(load(tls))
+
+    def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+        """Return the end of a connection that this process makes."""
+        return self._connection(protocol)
+
+    def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+        """Return the end of a connection that this process accepts."""
+        return self._connection(protocol)
+
+    def _connection(self, protocol: Any) -> SSL.Connection:
+        self._renew()
+        connection = SSL.Connection(self._context, None)
+        connection.set_app_data(protocol)  # as Twisted itself does
+        return connection
+
+    def _renew(self) -> None:
+        stamps = _stamps(self._tls)
+        if stamps == self._stamps:
+            return
+        self._stamps = stamps
+        try:
+            self._context = _context(load(self._tls))
+        except ConfigError as error:
+            _log.warn(
+                "the files of tls have changed and cannot be used; new connections"
+                " use what they held before: {error}",
+                error=error,
+            )
+        else:
+            _log.info("the files of tls have changed; new connections use them")
+
+
+def _stamps(tls: TLS) -> list[tuple[int, int, int] | None]:
+    """Return what tells that a file has changed; ``None`` for one that is gone."""
+    found: list[tuple[int, int, int] | None] = []
+    for each in fields(tls):
+        try:
+            status = getattr(tls, each.name).stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+    return found
+
+
+def _context(credentials: Credentials) -> SSL.Context:
+    """
+    Return what OpenSSL makes connections of.
+
+    Raises:
+        ConfigError: OpenSSL does not take the *credentials*.
+    """
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(SSL.TLS1_3_VERSION)
+    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    # A resumed session would be one whose certificates are not looked at.
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.use_certificate(credentials.certificate)
+    for each in credentials.chain[1:]:
+        context.add_extra_chain_cert(each)
+    context.use_privatekey(credentials.key)
+    context.check_privatekey()
+    store = context.get_cert_store()
+    if store is not None:
+        for each in credentials.authorities:
+            store.add_cert(crypto.X509.from_cryptography(each))
+    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _verified)
+    return context
+
+
+def _verified(
+    connection: SSL.Connection, _: object, flaw: int, depth: int, is_good: int
+) -> bool:
+    """Note what is wrong with a certificate; OpenSSL's own judgement stands."""
+    if not is_good:
+        connection.get_app_data().wrappedProtocol.flaw = flaw, depth
+    return bool(is_good)
+
+
+@implementer(IHandshakeListener)
+class SecureConnection(Connection):
+    """
+    A connection over TLS, seen from either end.
+
+    Args:
+        owner: The transport.
+        is_accepted: Whether the other end made it.
+    """
+
+    has_own_socket = False
+
+    def __init__(self, owner: Owner, *, is_accepted: bool) -> None:
+        super().__init__(owner, is_accepted=is_accepted)
+        #: What OpenSSL found wrong with the other end's certificate: its number
+        #: for that, and how far above that certificate.
+        self.flaw: tuple[int, int] | None = None
+        #: Why the two ends did not come together; empty if they did, or may yet.
+        self.refusal = ""
+        self._names: frozenset[str] = frozenset()
+        self._is_encrypted = False
+        self._handshake: Deferred[None] = Deferred()
+
+    @property
+    def socket(self) -> Any:
+        """Return the transport below TLS."""
+        return self.transport.transport
+
+    def handshakeCompleted(self) -> None:
+        """Keep in mind whom the other end's certificate names."""
+        self._is_encrypted = True
+        try:
+            found = self.transport.getPeerCertificate().to_cryptography()
+            self._names = server_names(found)
+        except ValueError:
+            _log.warn(
+                "the certificate of {origin} cannot be read; it stands for no member",
+                origin=self.origin,
+            )
+        if not self._handshake.called:
+            self._handshake.callback(None)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """Find out why, as far as TLS is the reason."""
+        self.refusal = self.refusal or self._explain(reason)
+        if self.refusal and self.is_accepted:
+            self._owner.refused(self, self.refusal)
+        super().connectionLost(reason)
+        if not self._handshake.called:
+            self._handshake.callback(None)
+
+    async def secured(self, deadline: float) -> None:
+        """
+        Wait until the ends have accepted each other's certificates.
+
+        Args:
+            deadline: Until when, by the clock.
+
+        Raises:
+            ProtocolError: They have not.
+        """
+        seconds = self.clock.seconds
+        try:
+            left = max(0.0, deadline - seconds())
+            await self._handshake.addTimeout(left, self.clock)
+            await self.ask(b"Ping", (), deadline - seconds())
+        except (RaftError, DeferredTimeoutError, CancelledError) as error:
+            reason = self.refusal or "the TLS handshake did not end in time"
+            raise ProtocolError(reason) from error
+
+    def vouch(self, server: ServerId) -> None:
+        """
+        See that the other end's certificate is that of *server*.
+
+        Raises:
+            ProtocolError: It is not.
+        """
+        if server not in self._names:
+            known = ", ".join(map(repr, sorted(self._names))) or "no member"
+            message = (
+                f"the certificate of {self.host} names {known}, and not {server!r}:"
+                f" have one made with subjectAltName DNS:{server}, or correct the"
+                " addresses under members"
+            )
+            raise ProtocolError(message)
+
+    def _explain(self, reason: Failure | None) -> str:
+        """Return why TLS ends with *reason*; empty if that is no fault of it."""
+        error = None if reason is None else reason.value
+        if isinstance(error, SSL.Error):
+            return _describe(error, self.flaw)
+        if self._is_encrypted or self.is_accepted or self._is_dropped:
+            return ""
+        return (
+            "it hung up during the TLS handshake; perhaps it has no tls: in its"
+            " config, or no room for another connection"
+        )
+
+
+def _describe(error: SSL.Error, flaw: tuple[int, int] | None) -> str:
+    """Return what OpenSSL's *error* means, to be said of the other end."""
+    if flaw is not None:
+        number, depth = flaw
+        what = _FLAWS.get(number, f"is refused by OpenSSL (verify error {number})")
+        whose = f"a certificate {depth} above its own" if depth else "its certificate"
+        return f"{whose} {what}"
+    entries = error.args[0] if error.args else ()
+    texts = [str(entry[-1]).lower() for entry in entries] or ["it is broken off"]
+    text = texts[-1]
+    if "did not return a certificate" in text:
+        return "it has no certificate"
+    if "unsupported protocol" in text or "alert protocol version" in text:
+        return "it does not speak TLS 1.3"
+    if "alert" in text:
+        for words, what in _ALERTS.items():
+            if words in text:
+                return f"it refuses this end's certificate, which {what}"
+    return f"TLS failed: {text}"
