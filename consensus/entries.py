@@ -67,9 +67,16 @@ def pack_entries(entries: Sequence[Entry]) -> bytes:
     commands = [entry.command for entry in entries]
     terms = [entry.term for entry in entries]
     kinds = [entry.kind for entry in entries]
-    count, term, kind = len(commands), terms[0], kinds[0]
-    if terms.count(term) == count and kinds.count(kind) == count:
+    count, term, kind, last = len(commands), terms[0], kinds[0], kinds[-1]
+    same, has_one_term = kinds.count(kind), terms.count(term) == count
+    if has_one_term and same == count:
         runs = [_pack_run(0, term, kind, count)]
+    elif has_one_term and last != kind and kinds[same:].count(last) == count - same:
+        # What time it is, and then commands, as for machines that are told it.
+        runs = [
+            _pack_run(0, term, kind, same),
+            _pack_run(0, term, last, count - same),
+        ]
     else:
         runs = []
         lowest = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import groupby, product
 
 import pytest
 from hypothesis import given
@@ -51,6 +52,17 @@ class RoundTripTests:
         end = len(before) + len(data)
         first = entries[0].index if entries else 1
         assert unpack_entries(whole, first, len(before), end) == entries
+
+    @pytest.mark.parametrize("length", range(1, 8))
+    def test_every_order_of_kinds(self, length: int) -> None:
+        """Entries of one term, as nearly all are, in as few runs as there can be."""
+        kinds = (EntryKind.COMMAND, EntryKind.SESSION, EntryKind.TIME)
+        for order in product(kinds, repeat=length):
+            entries = [Entry(n, 3, kind, b"%d" % n) for n, kind in enumerate(order, 1)]
+            data = pack_entries(entries)
+            assert unpack_entries(data, 1) == entries
+            runs = sum(1 for _ in groupby(order))
+            assert struct.unpack_from(">II", data) == (length, runs)
 
     def test_the_bytes(self) -> None:
         """They are on disks and on wires: they never change."""
