@@ -13,7 +13,7 @@ applied, or may yet be.
 from __future__ import annotations
 
 import sys
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial, wraps
@@ -29,7 +29,6 @@ from consensus.worlds import END, Face, close, next_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from concurrent.futures import Future
     from pathlib import Path
     from types import TracebackType
     from typing import Concatenate, ParamSpec
@@ -93,13 +92,11 @@ class BlockingWorld:
                 "a blocking call would stop the reactor whose thread this is:"
                 " use consensus.client.Client here, whose calls return Deferreds"
             )
-        future: Future[Any] | None = None
+        future: Future[Any] = Future()
         try:
-            future = thread.submit(work)
-            return _result(future)
+            return _result(thread.submit(work, future))
         except BaseException:
-            if future is not None:
-                future.cancel()
+            future.cancel()
             raise
 
     def post(self, work: Callable[[], Any]) -> None:

@@ -73,9 +73,16 @@ class ReactorThread:
         """Say whether anything that is asked for will be done."""
         return self._thread.is_alive()
 
-    def submit(self, work: Callable[[], Any]) -> Future[Any]:
+    def submit(
+        self, work: Callable[[], Any], future: Future[Any] | None = None
+    ) -> Future[Any]:
         """
         Do *work* in the reactor's thread.
+
+        Args:
+            work: What to call.
+            future: The future to answer with, made beforehand by a caller who may
+                be interrupted before this returns one.
 
         Returns:
             The future of what it comes to, of its Deferred or coroutine if it
@@ -86,7 +93,8 @@ class ReactorThread:
         """
         if not self._thread.is_alive():
             raise RuntimeError("the interpreter is exiting: no call is possible")
-        future: Future[Any] = Future()
+        if future is None:
+            future = Future()
         self.reactor.callFromThread(self._begin, work, future)
         return future
 
@@ -109,7 +117,11 @@ class ReactorThread:
 
     def _ended(self, done: Deferred[Any], future: Future[Any]) -> None:
         """Cancel what nobody waits for any more; called in any thread."""
-        if future.cancelled():
+        if not future.cancelled():
+            return
+        if self.is_current:
+            done.cancel()  # before anything that was asked for since
+        else:
             self.reactor.callFromThread(done.cancel)
 
     def stop(self) -> None:

@@ -13,6 +13,7 @@ each process that uses it, so that a face may be made before a fork.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from inspect import isasyncgenfunction, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -101,7 +102,7 @@ class Given(Own[_T]):
         return found
 
 
-class Face(Generic[_T]):
+class Face(ABC, Generic[_T]):
     """
     An application's object as another world sees it.
 
@@ -130,9 +131,9 @@ class Face(Generic[_T]):
         value = getattr(self._own.get(), name)
         return self._method(name, value) if callable(value) else self._faced(value)
 
+    @abstractmethod
     def _method(self, name: str, value: Callable[..., Any]) -> Callable[..., Any]:
         """Return what calls the method *name*, which is *value* now."""
-        raise NotImplementedError
 
     def _faced(self, value: Any) -> Any:
         """Return *value*, or what this world has in its place."""

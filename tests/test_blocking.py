@@ -228,6 +228,23 @@ class EndingTests:
         assert tally.ended == ["never"]
         assert tally.add(1) == 1
 
+    def test_cancelled_while_it_begins(self) -> None:
+        """It is cancelled before anything that was asked for since is done."""
+        begun, cancelled = threading.Event(), threading.Event()
+        ended: list[str] = []
+
+        def begin() -> Deferred[None]:
+            begun.set()
+            assert cancelled.wait(PATIENCE)
+            return Deferred(lambda _: ended.append("cancelled"))
+
+        future = reactor_thread().submit(begin)
+        assert begun.wait(PATIENCE)
+        future.cancel()
+        settled = reactor_thread().submit(lambda: list(ended))
+        cancelled.set()
+        assert settled.result(PATIENCE) == ["cancelled"]
+
     def test_a_call_in_the_reactors_thread(self, tally: Any) -> None:
         """It would wait for itself, so it is refused."""
         tally.add(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
@@ -38,7 +39,7 @@ def _told(row: list[Any]) -> list[Any]:
     return told
 
 
-class TimeTests:
+class TimeTests(ABC):
     """Part of :class:`.StateMachineSuite`."""
 
     make: Callable[[], StateMachine]
@@ -46,9 +47,9 @@ class TimeTests:
     copies: Callable[..., AbstractContextManager[list[Copy]]]
 
     @property
+    @abstractmethod
     def runs(self) -> SearchStrategy[list[Any]]:
         """Return a strategy for commands in a row."""
-        raise NotImplementedError
 
     def some_of(
         self, commands: SearchStrategy[Any], least: int = 0, most: int = 20

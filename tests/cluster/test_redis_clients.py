@@ -185,9 +185,12 @@ class KilledLeaderTests:
 
 
 def _needs(program: str) -> str:
+    """Return where Redis' own *program* is, which no package registry has."""
+    # .ci/run installs it, so that there nothing is skipped; what it would send is
+    # tested everywhere, by redis-py and by the connection's own tests.
     found = shutil.which(program)
     if found is None:
-        pytest.skip(f"{program} is not installed; Debian has it in redis-tools")
+        pytest.skip(f"no {program} here, which only the system (redis-tools) has")
     return found
 
 
@@ -258,7 +261,13 @@ def _ask(connection: socket.socket, line: str) -> str:
 
 
 class _redis:  # noqa: N801 - used as a function
-    """A Redis of its own; skips where there is none, or one of another release."""
+    """
+    A Redis of its own; skips where there is none, or one of another release.
+
+    The recorded replies are compared with the port's everywhere.  This asks
+    whether they are what Redis says, which only a Redis of the release that they
+    were recorded from can tell; another one rightly answers otherwise.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -266,7 +275,7 @@ class _redis:  # noqa: N801 - used as a function
     def __enter__(self) -> int:
         program = next(filter(None, map(shutil.which, SERVERS)), None)
         if program is None:
-            pytest.skip("no redis-server is installed")
+            pytest.skip("no Redis here to ask again what was recorded from one")
         (port,) = free_ports(1)
         self._process = subprocess.Popen(
             ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""],
@@ -285,7 +294,7 @@ class _redis:  # noqa: N801 - used as a function
                 time.sleep(0.05)
         if not version.startswith("7.0."):
             self.__exit__()
-            pytest.skip(f"this is Redis {version}; the table is of 7.0")
+            pytest.skip(f"Redis {version} answers otherwise than 7.0, as recorded")
         return port
 
     def __exit__(self, *_: object) -> None:
