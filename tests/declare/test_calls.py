@@ -1,4 +1,4 @@
-"""Tests of consensus.declare_calls: arguments as bytes, checked at both ends."""
+"""Tests of consensus.declare.calls: arguments as bytes, checked at both ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consensus.declare import Call, DeclarationError, as_machine, read, write
-from consensus.declare_calls import Signature
+from consensus.declare.calls import Signature
 from consensus.errors import InvalidCommandError, ProtocolError, UnknownCommandError
 from consensus.interfaces import Later  # noqa: TC001 - annotations are looked at
 

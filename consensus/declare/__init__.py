@@ -45,8 +45,8 @@ from typing import (
     overload,
 )
 
-from consensus.declare_calls import Call, DeclarationError
-from consensus.declare_client import (
+from consensus.declare.calls import Call, DeclarationError
+from consensus.declare.client import (
     Cluster,
     DeferredClient,
     ReadKeywords,
@@ -55,8 +55,8 @@ from consensus.declare_client import (
     client_of,
     remote,
 )
-from consensus.declare_machine import as_machine
-from consensus.declare_schema import Declaration, Kind
+from consensus.declare.machine import as_machine
+from consensus.declare.schema import Declaration, Kind
 from consensus.interfaces import LATER, Later
 
 if TYPE_CHECKING:

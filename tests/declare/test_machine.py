@@ -1,4 +1,4 @@
-"""Tests of consensus.declare_machine: old logs, the suite, clusters, the judge."""
+"""Tests of consensus.declare.machine: old logs, the suite, clusters, the judge."""
 
 from __future__ import annotations
 

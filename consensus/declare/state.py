@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, get_origin
 
 import msgspec
 
-from consensus.declare_calls import (
+from consensus.declare.calls import (
     ATOMS,
     DeclarationError,
     check_storable,
@@ -23,7 +23,7 @@ from consensus.declare_calls import (
     fields_of,
     hints_of,
 )
-from consensus.declare_schema import undeclared
+from consensus.declare.schema import undeclared
 from consensus.errors import InvalidCommandError, StorageError
 
 if TYPE_CHECKING:

@@ -20,14 +20,14 @@ from typing import (
 
 from twisted.internet.defer import Deferred, fail
 
-from consensus.declare_schema import Kind, Schema, schema_of
+from consensus.declare.schema import Kind, Schema, schema_of
 from consensus.errors import RaftError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from consensus.declare_calls import Call
-    from consensus.declare_schema import Method
+    from consensus.declare.calls import Call
+    from consensus.declare.schema import Method
 
 _P = ParamSpec("_P")
 _R_co = TypeVar("_R_co", covariant=True)

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from consensus.declare_calls import ATOMS, Call, DeclarationError, encode_value
-from consensus.declare_schema import Kind, Schema, schema_of, undeclared
-from consensus.declare_state import StateCodec
+from consensus.declare.calls import ATOMS, Call, DeclarationError, encode_value
+from consensus.declare.schema import Kind, Schema, schema_of, undeclared
+from consensus.declare.state import StateCodec
 from consensus.errors import InvalidCommandError, NotYetError, StorageError
 from consensus.interfaces import (
     LATER,

@@ -1,4 +1,4 @@
-"""Tests of consensus.declare_client: the same methods, from afar; and their types."""
+"""Tests of consensus.declare.client: the same methods, from afar; and their types."""
 
 from __future__ import annotations
 

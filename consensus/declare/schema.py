@@ -12,7 +12,7 @@ from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from consensus.declare_calls import (
+from consensus.declare.calls import (
     Call,
     DeclarationError,
     Signature,

@@ -1,4 +1,4 @@
-"""Tests of consensus.declare_state: what comes back is what was there."""
+"""Tests of consensus.declare.state: what comes back is what was there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consensus.declare import DeclarationError, as_machine, read, write
-from consensus.declare_state import StateCodec
+from consensus.declare.state import StateCodec
 from consensus.errors import InvalidCommandError, StorageError
 
 if TYPE_CHECKING:
