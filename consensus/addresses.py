@@ -11,6 +11,7 @@ import os
 import socket
 from contextlib import closing
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +149,20 @@ def parse(address: Address) -> TCPAddress | UNIXAddress:
                 raise AddressError(f"{address!r} is not unix:PATH")  # noqa: EM102 - short
             return UNIXAddress(path)
     raise AddressError(f"{address!r} is neither a tcp: nor a unix: address")  # noqa: EM102 - short
+
+
+def is_private(address: Address) -> bool:
+    """Say whether only programs of this machine can reach *address*."""
+    try:
+        parsed = parse(address)
+    except AddressError:
+        return True  # it is complained of elsewhere, and cannot be listened on
+    if not isinstance(parsed, TCPAddress) or parsed.host == "localhost":
+        return True
+    try:
+        return ip_address(parsed.host).is_loopback
+    except ValueError:
+        return False
 
 
 def _parse_tcp(address: Address, words: list[str], named: dict[str, str]) -> TCPAddress:

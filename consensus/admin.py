@@ -9,7 +9,11 @@ import msgspec
 from twisted.internet.defer import gatherResults
 
 from consensus.errors import ProtocolError, RaftError
+from consensus.events import EventPage, EventQuery
+from consensus.inspection import Explanation
+from consensus.log_pages import PageRequest, read_page
 from consensus.members import Addition, Change
+from consensus.telemetry.peers import LeaderView
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 
     from consensus.client import Client
     from consensus.core.values import Address, LogIndex, ServerId, Status
+    from consensus.log_pages import LogPage
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -205,6 +210,68 @@ def snapshot(cluster: Client, address: Address) -> Deferred[tuple[LogIndex, int]
     The Deferred fails as that of :meth:`.RaftServer.snapshot`.
     """
     return cluster.ask_server(address, "snapshot", b"").addCallback(_read_snapshot)
+
+
+def events(
+    cluster: Client, address: Address, query: EventQuery, patience: float
+) -> Deferred[EventPage]:
+    """
+    Ask the server at *address* what happened there; see :meth:`.Events.wait`.
+
+    Args:
+        cluster: The way to it.
+        address: Where it listens.
+        query: What to ask for.
+        patience: Seconds to wait for the answer, besides those of *query*.
+
+    The Deferred fails with what kept the server from answering.
+    """
+    asked = cluster.ask_server(address, "events", _encode(query), query.wait + patience)
+    return asked.addCallback(_decoded, EventPage)
+
+
+def compact(cluster: Client, address: Address, keep: int) -> Deferred[LogIndex]:
+    """
+    Let the server at *address* drop what its snapshot covers.
+
+    Returns:
+        The first entry that its log still has; see :meth:`.Inspection.compact`.
+    """
+    return cluster.ask_server(address, "compact", _encode(keep)).addCallback(
+        _read_index
+    )
+
+
+def explain(
+    cluster: Client, address: Address, index: LogIndex
+) -> Deferred[Explanation]:
+    """Ask the server at *address* what became of an entry there."""
+    asked = cluster.ask_server(address, "explain", _encode(index))
+    return asked.addCallback(_decoded, Explanation)
+
+
+def log_page(
+    cluster: Client, address: Address, first: LogIndex, limit: int
+) -> Deferred[LogPage]:
+    """
+    Return some entries of the log of the server at *address*.
+
+    Args:
+        cluster: The way to it.
+        address: Where it listens.
+        first: The first that is wanted; one that the log has not any more
+            stands for the first that it has.
+        limit: How many, at most :data:`.log_pages.MAX_ENTRIES`; a page is
+            bounded in bytes, too, so that fewer may come.
+    """
+    payload = _encode(PageRequest(first, limit))
+    return cluster.ask_server(address, "log", payload).addCallback(read_page)
+
+
+def leader_view(cluster: Client) -> Deferred[LeaderView]:
+    """Return what the leader knows of its peers, and of its latest writes."""
+    answer = cluster.ask_leader("leader_view", b"")
+    return answer.addCallback(_decoded, LeaderView)
 
 
 def transfer(cluster: Client, target: ServerId | None) -> Deferred[ServerId]:

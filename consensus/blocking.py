@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from consensus.client_session import ClientSession
     from consensus.core.values import Address, LogIndex, ServerId, Status
     from consensus.errors import CommandFailedError
-    from consensus.interfaces import TLS
+    from consensus.interfaces import TLS, Login
     from consensus.options import Consistency
 
     _P = ParamSpec("_P")
@@ -364,6 +364,9 @@ def connect(
     engine: str = "amp",
     options: Any = None,
     tls: TLS | None = None,
+    user: str = "",
+    password: str = "",
+    token: str = "",
 ) -> BlockingClient:
     """
     Return a client whose calls wait; see :meth:`.Client.connect`.
@@ -378,12 +381,19 @@ def connect(
             engine=engine,
             options=options,
             tls=tls,
+            user=user,
+            password=password,
+            token=token,
         )
     )
 
 
 def from_config(
-    path: str | Path, *, timeout: float = 10.0, session: bool = True
+    path: str | Path,
+    *,
+    timeout: float = 10.0,
+    session: bool = True,
+    login: Login | None = None,
 ) -> BlockingClient:
     """
     Return a client of the cluster of a YAML file, which is read at once.
@@ -391,4 +401,5 @@ def from_config(
     Raises:
         ConfigError: The file is wrong.
     """
-    return BlockingClient(configured(path, timeout=timeout, session=session))
+    make = configured(path, timeout=timeout, session=session, login=login)
+    return BlockingClient(make)

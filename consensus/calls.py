@@ -1,15 +1,15 @@
 """
 The calls of clients, as bytes: what each method takes and answers.
 
-They are described in ``docs/reference/protocol.md``.
+Those of operators are in :mod:`.operator_calls`.  ``docs/reference/protocol.md``
+describes all of them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail
 
 from consensus import sessions
 from consensus.errors import (
@@ -17,7 +17,7 @@ from consensus.errors import (
     InvalidCommandError,
     RaftError,
 )
-from consensus.members import Addition, Applicant, Change
+from consensus.operator_calls import OPERATOR_METHODS, OperatorCallee
 from consensus.options import (
     ManyOptions,
     ReadOptions,
@@ -33,11 +33,8 @@ from consensus.options import (
 from consensus.sessions import Operation
 
 if TYPE_CHECKING:
-    from consensus.core.values import LogIndex, ServerId, SnapshotMeta, Status
+    from consensus.core.values import LogIndex
     from consensus.interfaces import StateMachine
-    from consensus.members import Members
-
-_T = TypeVar("_T", Addition, Applicant, Change)
 
 _MAX_SHOWN = 64
 
@@ -48,7 +45,7 @@ _PLAIN_WRITE = WriteOptions()
 _PLAIN_READ = ReadOptions()
 
 
-class Callee(Protocol):
+class Callee(OperatorCallee, Protocol):
     """What a server can be asked for."""
 
     def write_encoded(
@@ -79,19 +76,6 @@ class Callee(Protocol):
         with_index: bool = False,
         is_forwarded: bool = False,
     ) -> Deferred[bytes]:
-        """See :class:`.RaftServer`."""
-
-    def status(self) -> Status:
-        """See :class:`.RaftServer`."""
-
-    def transfer(self, target: ServerId | None) -> Deferred[ServerId]:
-        """See :class:`.RaftServer`."""
-
-    @property
-    def members(self) -> Members:
-        """See :class:`.RaftServer`."""
-
-    def snapshot(self) -> Deferred[SnapshotMeta]:
         """See :class:`.RaftServer`."""
 
 
@@ -249,67 +233,6 @@ def _read_as(
     return done.addCallback(_encoded, machine)
 
 
-def _status(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
-    del payload
-    return succeed(msgspec.msgpack.encode(callee.status()))
-
-
-def _transfer(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
-    return callee.transfer(_name(payload) or None).addCallback(str.encode)
-
-
-def _add(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
-    asked = _decoded(Addition, payload)
-    done = callee.members.add(asked.server, asked.address, as_learner=asked.as_learner)
-    return done.addCallback(_encoded_index)
-
-
-def _promote(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
-    return callee.members.promote(_name(payload)).addCallback(_encoded_index)
-
-
-def _remove(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
-    return callee.members.remove(_name(payload)).addCallback(_encoded_index)
-
-
-def _change(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
-    done = callee.members.change(*_decoded(Change, payload))
-    return done.addCallback(_encoded_index)
-
-
-def _join(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
-    applicant = _decoded(Applicant, payload)
-    done = Deferred.fromCoroutine(callee.members.admit(applicant))
-    return done.addCallback(lambda _: b"")
-
-
-def _snapshot(callee: Callee, _: StateMachine, payload: bytes) -> Deferred[bytes]:
-    del payload
-    return callee.snapshot().addCallback(
-        lambda meta: msgspec.msgpack.encode((meta.index, meta.size))
-    )
-
-
-def _name(payload: bytes) -> str:
-    try:
-        return payload.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidCommandError("the name of a server is UTF-8") from error
-
-
-def _decoded(kind: type[_T], payload: bytes) -> _T:
-    try:
-        return msgspec.msgpack.decode(payload, type=kind)
-    # msgspec's own errors are ValueErrors, and so is that of bad UTF-8.
-    except (ValueError, RecursionError) as error:
-        message = f"this is no {kind.__name__}: {error}"
-        raise InvalidCommandError(message) from error
-
-
-def _encoded_index(index: LogIndex) -> bytes:
-    return msgspec.msgpack.encode(index)
-
-
 _METHODS = {
     "write": _write,
     "write_with": _write_with,
@@ -321,14 +244,7 @@ _METHODS = {
     "session_write_indexed": _session_write_indexed,
     "session_close": _session_close,
     "session_forwarded": _session_forwarded,
-    "status": _status,
-    "transfer": _transfer,
-    "add": _add,
-    "promote": _promote,
-    "remove": _remove,
-    "change_membership": _change,
-    "join": _join,
-    "snapshot": _snapshot,
+    **OPERATOR_METHODS,
 }
 
 

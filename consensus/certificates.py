@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import crypto
 
 from consensus.errors import ConfigError, Finding
@@ -138,6 +138,12 @@ def server_names(certificate: x509.Certificate) -> frozenset[str]:
     if extension is None:
         return frozenset()
     return frozenset(extension.get_values_for_type(x509.DNSName))
+
+
+def common_name(certificate: x509.Certificate) -> str:
+    """Return what the subject of *certificate* is called; empty for nothing."""
+    found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(found[0].value) if len(found) == 1 else ""
 
 
 def may_be_used(certificate: x509.Certificate, usage: x509.ObjectIdentifier) -> bool:

@@ -5,6 +5,8 @@ What the parts find keeps their ids (``datadir.E001``, ``tls.E002``); of this
 module are:
 
 ============== ========================================================
+http.E001      where HTTP is to be answered is no address
+http.E002      it cannot be listened on, or is a member's
 checks.E001    an engine's own check failed
 config.W001    an even number of members
 storage.W001   the storage forgets everything when its server stops
@@ -18,16 +20,21 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from consensus import certificates, registry
+from consensus import certificates, registry, tracing
+from consensus.access import files
+from consensus.addresses import check_address
 from consensus.datadir import DataDirectory
 from consensus.errors import Finding
-from consensus.interfaces import no_encryption
+from consensus.interfaces import no_authentication, no_encryption
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from consensus.config import Config, Engine
     from consensus.core.values import Address, ServerId
+
+
+_HTTP_IDS = ("http.E001", "http.E002")
 
 
 def run(config: Config) -> list[Finding]:
@@ -44,6 +51,9 @@ def run(config: Config) -> list[Finding]:
         *_state_machine(config),
         *_transport(config),
         *_tls(config),
+        *_access(config),
+        *_http(config),
+        *tracing.check(config),
         *_storage(config),
         *registry.unavailable(),
     ]
@@ -59,6 +69,15 @@ def render(finding: Finding, source: str) -> str:
     where = f"{source}:{finding.line}" if finding.line else source
     text = " ".join(str(replace(finding, line=0)).split())
     return f"{where}: {text}" if where else text
+
+
+def of_running(config: Config) -> list[Finding]:
+    """
+    Return what speaks against *config* for servers that run already.
+
+    Their ports and directories are in use: by themselves.
+    """
+    return [*_members(config), *_sizes(config), *_tls(config)]
 
 
 def _members(config: Config) -> Iterator[Finding]:
@@ -89,6 +108,11 @@ def _transport(config: Config) -> Iterator[Finding]:
     addresses = _addresses(config)
     check = partial(engine.cls.check, engine.options, addresses, config.serve)
     yield from _ask("transport", engine, check)
+    yield from _sizes(config)
+
+
+def _sizes(config: Config) -> Iterator[Finding]:
+    engine = config.transport
     largest = engine.cls.max_command_bytes(engine.options)
     if config.limits.max_command_bytes > largest:
         yield Finding(
@@ -107,6 +131,25 @@ def _tls(config: Config) -> Iterator[Finding]:
         yield no_encryption(config.transport.name)
         return
     yield from certificates.check(config.tls, config.serve)
+
+
+def _access(config: Config) -> Iterator[Finding]:
+    if config.access is None:
+        return
+    if not config.transport.cls.authenticates:
+        yield no_authentication(config.transport.name)
+    yield from files.check(config.access)
+
+
+def _http(config: Config) -> Iterator[Finding]:
+    for server in config.serve:
+        address = config.http_address_of(server)
+        path = f"http.{server}" if server in config.http else "http"
+        if address in _addresses(config).values():
+            message = f"{address!r} is where servers listen to one another"
+            yield Finding("http.E002", message, "write another port", path)
+        elif address:
+            yield from check_address(path, address, _HTTP_IDS, is_served=True)
 
 
 def _storage(config: Config) -> Iterator[Finding]:

@@ -10,38 +10,62 @@ whose ``ctx.obj`` is a :class:`Connection`.
 from __future__ import annotations
 
 import json
+import os
 import sys
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
 from consensus import admin, checks, config, member_commands, migration, registry
+from consensus.commands import (
+    backup,
+    bench,
+    certs,
+    compact,
+    completion,
+    dev,
+    doctor,
+    events,
+    explain,
+    log,
+    log_states,
+    users,
+    watch_status,
+)
 from consensus.connection import (
+    DEFAULT_CONFIG,
     DEFAULT_TIMEOUT,
     EXIT_FAILED,
     EXIT_NOT_DONE,
     EXIT_UNKNOWN,
+    STATUS_COLUMNS,
     Connection,
+    Seconds,
+    member_names,
     print_findings,
+    print_json,
     print_table,
+    progress,
+    status_cells,
+    status_object,
 )
 from consensus.errors import (
+    AuthenticationError,
     ConfigError,
     InvalidChangeError,
     InvalidCommandError,
     MembershipPendingError,
     OutcomeUnknownError,
+    PermissionDeniedError,
     RaftError,
     RejectedError,
     UnreachableError,
 )
+from consensus.guard import Login
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Iterable
 
     from consensus.admin import Report
 
@@ -108,7 +132,12 @@ def _exit_status(error: RaftError) -> int:
     if isinstance(error, OutcomeUnknownError):
         return EXIT_UNKNOWN
     if isinstance(
-        error, InvalidCommandError | InvalidChangeError | MembershipPendingError
+        error,
+        InvalidCommandError
+        | InvalidChangeError
+        | MembershipPendingError
+        | AuthenticationError
+        | PermissionDeniedError,
     ):
         return EXIT_FAILED  # to try again at once is of no use
     if isinstance(error, RejectedError):
@@ -122,7 +151,7 @@ def _exit_status(error: RaftError) -> int:
     "--config",
     "path",
     envvar="RAFT_CONFIG",
-    default="config.yaml",
+    default=DEFAULT_CONFIG,
     show_default=True,
     show_envvar=True,
     metavar="FILE",
@@ -132,20 +161,43 @@ def _exit_status(error: RaftError) -> int:
     "--timeout",
     default=DEFAULT_TIMEOUT,
     show_default=True,
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(min=0, min_open=True),
     metavar="SECONDS",
     help="How long to wait for the cluster.",
 )
+@click.option(
+    "--user",
+    envvar="RAFT_USER",
+    show_envvar=True,
+    metavar="NAME",
+    help="Who you are, where servers want to know.  RAFT_PASSWORD is the password, "
+    "asked for if it is not set; RAFT_TOKEN a token instead of both.",
+)
 @click.version_option(package_name=registry.DISTRIBUTION)
 @click.pass_context
-def raft(ctx: click.Context, path: str, timeout: float) -> None:
+def raft(ctx: click.Context, path: str, timeout: float, user: str | None) -> None:
     """Look after a Raft cluster, and use it."""
-    ctx.obj = Connection(path, timeout)
+    ctx.obj = Connection(path, timeout, lambda: _login(user or ""))
+
+
+def _login(user: str) -> Login | None:
+    """Return what to say to servers that want to know who calls."""
+    token = os.environ.get("RAFT_TOKEN", "")
+    if not user:
+        return Login(token=token) if token else None
+    password = os.environ.get("RAFT_PASSWORD", "")
+    if not (password or token):
+        password = click.prompt(f"Password of {user}", hide_input=True, err=True)
+    return Login(user, password, token)
 
 
 @raft.command()
 @click.option(
-    "--serve", multiple=True, metavar="NAME", help="As for twistd raft; repeatable."
+    "--serve",
+    multiple=True,
+    shell_complete=member_names,
+    metavar="NAME",
+    help="As for twistd raft; repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
 @click.pass_obj
@@ -178,36 +230,52 @@ def status(connection: Connection, as_json: bool) -> None:  # noqa: FBT001 - cli
     """Show every member: its role, its term, and how far its log is."""
     reports = _survey(connection)
     if as_json:
-        click.echo(json.dumps([_as_object(each) for each in reports], indent=2))
+        print_json([status_object(each) for each in reports])
     else:
-        _print_table(reports)
+        print_table(STATUS_COLUMNS, map(status_cells, reports))
     _demand_an_answer(reports)
 
 
 @raft.command()
+@click.option("--json", "as_json", is_flag=True, help="Print an object.")
 @click.pass_obj
-def leader(connection: Connection) -> None:
+def leader(connection: Connection, *, as_json: bool) -> None:
     """Print the name of the leader."""
     reports = _survey(connection)
     _demand_an_answer(reports)
     name = admin.find_leader(reports)
+    if as_json:
+        ours = [each for each in reports if each.server == name and each.status]
+        terms = [each.status.term for each in ours if each.status]
+        print_json(
+            {
+                "leader": name,
+                "address": ours[0].address if ours else None,
+                "term": terms[0] if terms else None,
+            }
+        )
     if name is None:
         click.echo("raft: no server that answers leads", err=True)
         sys.exit(EXIT_FAILED)
-    click.echo(name)
+    if not as_json:
+        click.echo(name)
 
 
 @raft.command()
-@click.argument("server", required=False)
+@click.argument("server", required=False, shell_complete=member_names)
+@click.option("--json", "as_json", is_flag=True, help="Print an object.")
 @click.pass_obj
-def transfer(connection: Connection, server: str | None) -> None:
+def transfer(connection: Connection, server: str | None, *, as_json: bool) -> None:
     """
     Hand leadership over to SERVER, or to one that is up to date.
 
     Nothing is lost, and no election timeout passes.
     """
     heir = connection.run(lambda cluster: admin.transfer(cluster, server))
-    click.echo(f"{heir} leads now")
+    if as_json:
+        print_json({"leader": heir})
+    else:
+        click.echo(f"{heir} leads now")
 
 
 @raft.group()
@@ -220,7 +288,11 @@ def storage() -> None:
     "--to", required=True, metavar="ENGINE", help="The engine that takes over."
 )
 @click.option(
-    "--serve", multiple=True, metavar="NAME", help="As for twistd raft; repeatable."
+    "--serve",
+    multiple=True,
+    shell_complete=member_names,
+    metavar="NAME",
+    help="As for twistd raft; repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
 @click.pass_obj
@@ -238,7 +310,7 @@ def migrate(
     chosen = config.load(connection.path, serve)
     done = []
     for server in chosen.serve:
-        with _progress(server, is_shown=not as_json) as on_progress:
+        with progress(server, is_shown=not as_json) as on_progress:
             moved = migration.run(migration.plan(chosen, server, to), on_progress)
         done.append(moved)
         if not as_json:
@@ -252,23 +324,6 @@ def migrate(
         click.echo(f"now let {connection.path} say: storage: {to}")
 
 
-@contextmanager
-def _progress(
-    server: str, *, is_shown: bool
-) -> Generator[Callable[[int, int], None], None, None]:
-    """Lend what a migration calls; a bar on the terminal shows it."""
-    console = Console(stderr=True)
-    with Progress(
-        console=console, disable=not (is_shown and console.is_terminal)
-    ) as bar:
-        task = bar.add_task(server, total=None)
-
-        def on_progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield on_progress
-
-
 def _survey(connection: Connection) -> list[Report]:
     return admin.reports_of(connection.census())
 
@@ -279,38 +334,12 @@ def _demand_an_answer(reports: Iterable[Report]) -> None:
         sys.exit(EXIT_NOT_DONE)
 
 
-def _as_object(report: Report) -> dict[str, Any]:
-    found = {
-        "server": report.server,
-        "address": report.address,
-        "standing": report.standing,
-    }
-    if report.status is None:
-        return found | {"reachable": False, "error": report.error}
-    return asdict(report.status) | found | {"reachable": True}
-
-
-def _print_table(reports: Iterable[Report]) -> None:
-    columns = ("server", "role", "#term", "#commit index", "#last applied")
-    print_table(
-        (*columns, "member", "address", "reachable"),
-        (tuple(_cells(report)) for report in reports),
-    )
-
-
-def _cells(report: Report) -> Generator[str, None, None]:
-    status = report.status
-    yield report.server
-    yield status.role if status else "-"
-    for number in ("term", "commit_index", "last_applied"):
-        yield str(getattr(status, number)) if status else "-"
-    yield report.standing or "-"
-    yield report.address
-    yield "yes" if status else f"no: {report.error}"
-
-
-for _command in member_commands.COMMANDS:
-    raft.add_command(_command)
+for _module in (
+    *(member_commands, compact, watch_status, events, explain, bench, completion),
+    *(log, log_states, backup, certs, users, dev, doctor),
+):
+    for _command in _module.COMMANDS:
+        raft.add_command(_command)
 
 
 def main() -> None:

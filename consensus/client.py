@@ -34,6 +34,7 @@ from consensus.errors import (
     RaftError,
     UnreachableError,
 )
+from consensus.guard import Login
 from consensus.options import (
     ManyOptions,
     ReadOptions,
@@ -124,6 +125,9 @@ class Client:
         engine: str = "amp",
         options: Any = None,
         tls: TLS | None = None,
+        user: str = "",
+        password: str = "",
+        token: str = "",
     ) -> Client:
         """
         Return a client of the servers at *endpoints*.
@@ -138,6 +142,9 @@ class Client:
             engine: The transport's name in the YAML file of the cluster.
             options: The transport's options, if not the defaults.
             tls: The client's certificate, where the servers want one.
+            user: Who it is, where the servers want to know.
+            password: The user's.
+            token: One of the user's, instead of a password.
 
         Raises:
             ConfigError: *tls* cannot be used.
@@ -148,6 +155,8 @@ class Client:
             addresses = {address: address for address in endpoints}
         clock = monotonic_clock(reactor)
         transport = registry.resolve("transport", engine)(options, reactor, clock)
+        if user or token:
+            transport.identify(Login(user, password, token))
         return cls._begin(addresses, transport, tls, timeout=timeout, session=session)
 
     @classmethod
@@ -158,6 +167,7 @@ class Client:
         *,
         timeout: float = 10.0,
         session: bool = True,
+        login: Login | None = None,
     ) -> Client:
         """
         Return a client of the cluster of a YAML file; see :meth:`connect`.
@@ -167,6 +177,7 @@ class Client:
             reactor: The reactor.
             timeout: Seconds after which a call gives up.
             session: Whether a write is applied once.
+            login: Who it is, where the servers want to know.
 
         Raises:
             ConfigError: The file is wrong.
@@ -177,6 +188,8 @@ class Client:
         addresses = {each: each for each in chosen.join} | dict(chosen.members)
         engine, clock = chosen.transport, monotonic_clock(reactor)
         transport = engine.cls(engine.options, reactor, clock)
+        if login is not None:
+            transport.identify(login)
         return cls._begin(
             addresses, transport, chosen.tls, timeout=timeout, session=session
         )

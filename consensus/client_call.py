@@ -14,11 +14,13 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import deferLater
 
 from consensus.errors import (
+    AuthenticationError,
     InvalidChangeError,
     InvalidCommandError,
     MembershipPendingError,
     NotYetError,
     OutcomeUnknownError,
+    PermissionDeniedError,
     RaftError,
     RejectedError,
     SessionExpiredError,
@@ -84,7 +86,10 @@ def may_repeat(error: RaftError, *, is_repeatable: bool) -> bool:
         error, InvalidCommandError | InvalidChangeError | MembershipPendingError
     ):
         return False  # it would be refused again, for the next moments at least
-    if isinstance(error, SessionExpiredError | NotYetError):
+    if isinstance(
+        error,
+        SessionExpiredError | NotYetError | AuthenticationError | PermissionDeniedError,
+    ):
         return False  # likewise
     if isinstance(error, RejectedError):
         return True

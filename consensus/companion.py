@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from consensus.config import Config
     from consensus.core.values import ServerId, Status
+    from consensus.permits import ServerGuard
     from consensus.state_machine import StateMachine
 
 _T = TypeVar("_T")
@@ -43,6 +44,7 @@ class OwnServer(Protocol):
 
     name: ServerId
     config: Config
+    guard: ServerGuard | None
 
     @property
     def machine(self) -> StateMachine:
@@ -89,19 +91,27 @@ class Home:
 
     def __init__(self, server: OwnServer, reactor: Any, clock: Any) -> None:
         self._server = server
-        config = server.config
-        timing, transport = config.timing, config.transport
         self.name: ServerId = server.name
         self.reactor = reactor
         self.clock = clock
-        self.max_command_bytes: int = min(
-            config.limits.max_command_bytes,
-            transport.cls.max_command_bytes(transport.options),
-        )
-        self._pause = timing.election_timeout / _ATTEMPTS
-        self._patience = min(
-            timing.request_timeout, _ELECTIONS * timing.election_timeout
-        )
+        self.gate = None if server.guard is None else server.guard.gate
+        self.tls = server.config.tls
+
+    @property
+    def max_command_bytes(self) -> int:
+        """Return how long a command may be."""
+        limits, transport = self._server.config.limits, self._server.config.transport
+        largest: int = transport.cls.max_command_bytes(transport.options)
+        return min(limits.max_command_bytes, largest)
+
+    @property
+    def _pause(self) -> float:
+        return self._server.config.timing.election_timeout / _ATTEMPTS
+
+    @property
+    def _patience(self) -> float:
+        timing = self._server.config.timing
+        return min(timing.request_timeout, _ELECTIONS * timing.election_timeout)
 
     def write(self, command: Any) -> Deferred[Any]:
         """Apply *command* on every server; return the machine's result."""

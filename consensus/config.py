@@ -18,6 +18,8 @@ config.E010 ``serve`` names a stranger, or nobody
 config.E011 an engine cannot be found
 config.E012 an engine refuses its options
 config.E013 a number out of its range
+config.E014 other machines can reach an address, and nothing is encrypted
+config.E015 servers could not tell each other from strangers
 ========== ============================================================
 """
 
@@ -31,6 +33,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from consensus import document, registry
+from consensus.access.files import Access
+from consensus.addresses import is_private
 from consensus.config_values import (
     KIB,
     MIB,
@@ -43,6 +47,8 @@ from consensus.config_values import (
 )
 from consensus.document import Filler, Value
 from consensus.errors import ConfigError, Finding
+from consensus.http_addresses import read_http
+from consensus.observation import read_logs, read_tracing
 from consensus.registry import suggest
 from consensus.tls import TLS
 
@@ -88,6 +94,11 @@ _KEYS = {
     "forward",
     "digest_every",
     "tls",
+    "log",
+    "tracing",
+    "insecure",
+    "http",
+    "access",
 }
 
 
@@ -193,8 +204,17 @@ class _Reader:
             "reads": self._reads(),
             "forward": self._flag("forward", default=False),
             "digest_every": self._digest_every(),
-            "tls": self._tls(),
+            "tls": self._section("tls", TLS, "certificate, key and authority"),
+            "log": read_logs(self._get("log"), self._filler),
+            "tracing": read_tracing(self._get("tracing"), self._filler),
+            "insecure": self._flag("insecure", default=False),
         }
+        rest["access"] = self._access(rest["tls"])
+        http = self._get("http")
+        rest["http"] = read_http(
+            http, self._filler, rest["members"], rest["serve"], rest["insecure"]
+        )
+        self._check_reach(rest)
         rest["preferred_leaders"] = self._preferred(rest["members"])
         rest |= {kind: self._engine(kind, defaults) for kind in registry.KINDS}
         if self._findings:
@@ -436,17 +456,49 @@ class _Reader:
             )
         return number or 0
 
-    def _tls(self) -> TLS | None:
-        """Return what encrypts; nothing does only where that is said."""
-        value = self._get("tls")
+    def _section(self, key: str, kind: type[Any], parts: str) -> Any:
+        """Return what is at *key*, a *kind*; nothing only where that is said."""
+        value = self._get(key)
         if value is None or value.content is False:
             return None
         if not isinstance(value.content, dict):
-            hint = "name certificate, key and authority below it, or write false"
+            hint = f"name {parts} below it, or write false"
             self._filler.expected("a mapping, or false", value, hint)
             return None
-        tls: TLS | None = self._filler.fill(TLS, value)
-        return tls
+        return self._filler.fill(kind, value)
+
+    def _access(self, tls: TLS | None) -> Access | None:
+        access: Access | None = self._section("access", Access, "users and secret")
+        value = self._get("access")
+        if access is None or value is None:
+            return None
+        if bool(tls) == (access.secret is not None):
+            message, hint = (
+                ("members know each other by certificates", "leave the secret out")
+                if tls
+                else (
+                    "members could not tell each other from strangers",
+                    "add tls:, or a secret: the name of a file with 16 bytes or more",
+                )
+            )
+            self._filler.complain("config.E015", message, hint, value)
+        return access
+
+    def _check_reach(self, found: Mapping[str, Any]) -> None:
+        """Refuse to listen for everybody without a word in between."""
+        if found["tls"] or found["insecure"]:
+            return
+        for server in found["serve"]:
+            address = found["members"].get(server) or found.get("address") or ""
+            if not is_private(address):
+                places = getattr(self._get("members"), "content", None) or {}
+                self._filler.complain(
+                    "config.E014",
+                    f"other machines can reach {address!r}, and nothing is encrypted",
+                    "add tls: (raft certs init makes what it needs), or write"
+                    " insecure: true if only machines that you trust reach it",
+                    places.get(server) or self._get("address") or self._root,
+                )
 
     def _positive(self, numbers: Timing | Limits | Snapshots, value: Value) -> None:
         for each in fields(numbers):

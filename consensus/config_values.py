@@ -7,12 +7,13 @@ They are made by :mod:`consensus.config`, which is where to import them from.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from consensus.access.files import Access
     from consensus.core.values import Address, ServerId
     from consensus.tls import TLS
 
@@ -111,6 +112,39 @@ class Reads:
     clock_drift: float = 0.1
 
 
+Level = Literal["debug", "info", "warn", "error", "critical"]
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """
+    What is logged, and how.
+
+    Args:
+        level: What is less important is left out.
+        format: Lines for people, or a JSON object a line.
+        levels: Other levels for namespaces, and for those below them.
+    """
+
+    level: Level = "info"
+    format: Literal["text", "json"] = "text"
+    levels: dict[str, Level] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """
+    Which writes are traced, and where the traces go.
+
+    Args:
+        endpoint: Of a collector that takes OTLP over HTTP.
+        sample: Which part of all entries of the log.
+    """
+
+    endpoint: str
+    sample: float = 0.01
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """
@@ -135,6 +169,13 @@ class Config:
             can do.
         digest_every: After so many entries a leader has digests compared.
         tls: What encrypts connections; ``None`` if nothing does.
+        log: What is logged, and how.
+        tracing: Which writes are traced; ``None`` if none are.
+        insecure: Whether a server may listen where other machines can reach
+            it, though nothing is encrypted.
+        access: Who may do what; ``None`` if everybody may do everything.
+        http: Where servers answer HTTP, by name; under an empty name, where
+            the one server that a process hosts does.
         address: The address of the one server of :func:`from_mapping` where
             *members* does not have it.
         source: The file that all this is from; empty if it is from none.
@@ -157,6 +198,11 @@ class Config:
     forward: bool = False
     digest_every: int = 10_000
     tls: TLS | None = None
+    log: Logs = field(default_factory=Logs)
+    tracing: Tracing | None = None
+    insecure: bool = False
+    access: Access | None = None
+    http: Mapping[ServerId, Address] = field(default_factory=dict)
     address: Address = ""
     source: str = ""
     lines: Mapping[str, int] = field(default_factory=dict)
@@ -173,6 +219,10 @@ class Config:
         transports within one process need no more.
         """
         return self.members.get(server) or self.address or server
+
+    def http_address_of(self, server: ServerId) -> Address:
+        """Return where *server* answers HTTP; empty if it does not."""
+        return self.http.get(server) or self.http.get("") or ""
 
     def line_of(self, path: str) -> int:
         """Return the line of *path*, or of what encloses it; 0 if unknown."""

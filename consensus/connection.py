@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 from rich import box
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 from twisted.internet.defer import ensureDeferred
@@ -22,11 +26,12 @@ from consensus.clock import default_reactor, monotonic_clock
 from consensus.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
-    from consensus.admin import Census
+    from consensus.admin import Census, Report
     from consensus.config import Config
     from consensus.errors import Finding
+    from consensus.guard import Login
     from consensus.interfaces import Transport
 
 _T = TypeVar("_T")
@@ -37,9 +42,16 @@ SURVEY_TIMEOUT = 2.0
 #: Seconds until a command gives up: with the start of Python, less than five.
 DEFAULT_TIMEOUT = 3.5
 
+#: The file that is read if none is named.
+DEFAULT_CONFIG = "config.yaml"
+
 EXIT_FAILED = 1
 EXIT_NOT_DONE = 2
 EXIT_UNKNOWN = 3
+
+
+def _nobody() -> None:
+    return None
 
 
 class Connection:
@@ -49,11 +61,15 @@ class Connection:
     Args:
         path: The YAML file; read when it is first needed.
         timeout: Seconds for each call.
+        login: Returns who it is, where the servers want to know.
     """
 
-    def __init__(self, path: str, timeout: float) -> None:
+    def __init__(
+        self, path: str, timeout: float, login: Callable[[], Login | None] = _nobody
+    ) -> None:
         self.path = path
         self.timeout = timeout
+        self._login = login
         self._config: Config | None = None
 
     @property
@@ -79,6 +95,11 @@ class Connection:
     def census(self) -> Census:
         """Ask who belongs to the cluster, and how they are."""
         return self.run(self.count)
+
+    def follow(self, work: Callable[[Client], Awaitable[None]]) -> None:
+        """Run *work* as :meth:`run` does, until a signal, which is no failure."""
+        with suppress(click.Abort):
+            self.run(work)
 
     async def count(self, cluster: Client) -> Census:
         """Do as :meth:`census` with a client that there is already."""
@@ -132,17 +153,57 @@ class Connection:
     def _transport(self, reactor: Any, clock: Any) -> Transport:
         engine, tls = self.config.transport, self.config.tls
         transport: Transport = engine.cls(engine.options, reactor, clock)
-        if tls is not None:
-            try:
+        login = self._login()
+        try:
+            if tls is not None:
                 transport.secure(tls)
-            except ConfigError as error:
-                placed = [
-                    replace(each, line=self.config.line_of(each.path))
-                    for each in error.findings
-                ]
-                print_findings(placed, self.path)
-                sys.exit(EXIT_FAILED)
+            if login is not None:
+                transport.identify(login)
+        except ConfigError as error:
+            placed = [
+                replace(each, line=self.config.line_of(each.path))
+                for each in error.findings
+            ]
+            print_findings(placed, self.path)
+            sys.exit(EXIT_FAILED)
         return transport
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds in a range; what is no number is in none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        """Return the number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return number
+
+
+def member_names(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[Any]]:
+    """Complete the name of a member of the config; none if it cannot be read."""
+    del param
+    path = ctx.find_root().params.get("path")
+    try:
+        chosen = config.load(path or DEFAULT_CONFIG, needs_serve=False)
+    except (ConfigError, OSError):
+        return []
+    names = (name for name in chosen.members if name.startswith(incomplete))
+    return [CompletionItem(name) for name in names]
+
+
+def print_json(found: Any) -> None:
+    """Print *found* for a program."""
+    click.echo(json.dumps(found, indent=2))
+
+
+def print_json_line(found: Any) -> None:
+    """Print *found* as one line, at once."""
+    click.echo(json.dumps(found))
 
 
 def print_findings(findings: Iterable[Finding], source: str) -> None:
@@ -151,11 +212,11 @@ def print_findings(findings: Iterable[Finding], source: str) -> None:
         click.echo(checks.render(finding, source), err=True)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """
-    Print *rows*; a column whose name begins with ``#`` has numbers.
+    Return a table of *rows*; a column whose name begins with ``#`` has numbers.
 
-    The last two columns may be broken to fit a screen, but not for a pipe.
+    The last two columns may be broken to fit a screen.
     """
     table = Table(box=box.SIMPLE_HEAD)
     for number, name in enumerate(columns, 1):
@@ -168,7 +229,72 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         # As text: brackets in an address are no markup.
         table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table as :func:`table_of` makes it; in a pipe nothing is broken."""
     console = Console()
     if not console.is_terminal:
         console.width = 240
-    console.print(table)
+    console.print(table_of(columns, rows))
+
+
+#: The columns of :func:`status_cells`.
+STATUS_COLUMNS = (
+    *("server", "role", "#term", "#commit index", "#last applied"),
+    *("member", "address", "reachable"),
+)
+
+
+def status_object(report: Report) -> dict[str, Any]:
+    """Return *report* for a program."""
+    found = {
+        "server": report.server,
+        "address": report.address,
+        "standing": report.standing,
+    }
+    if report.status is None:
+        return found | {"reachable": False, "error": report.error}
+    return asdict(report.status) | found | {"reachable": True}
+
+
+def status_cells(report: Report) -> tuple[str, ...]:
+    """Return *report* as a row of a table."""
+    status = report.status
+    numbers = ("term", "commit_index", "last_applied")
+    return (
+        report.server,
+        status.role if status else "-",
+        *(str(getattr(status, each)) if status else "-" for each in numbers),
+        report.standing or "-",
+        report.address,
+        "yes" if status else f"no: {report.error}",
+    )
+
+
+@contextmanager
+def progress(
+    title: str, *, is_shown: bool = True
+) -> Iterator[Callable[[int, int], None]]:
+    """
+    Lend what is called with what is done and how much there is.
+
+    A bar shows it, on standard error, and only if that is a terminal.
+
+    Args:
+        title: What is going on.
+        is_shown: Whether there is a bar at all.
+    """
+    console = Console(stderr=True)
+    with Progress(
+        console=console,
+        transient=True,
+        disable=not (is_shown and console.is_terminal),
+    ) as bar:
+        task = bar.add_task(title, total=None)
+
+        def on_progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total or None)
+
+        yield on_progress

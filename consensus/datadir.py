@@ -27,7 +27,7 @@ from __future__ import annotations
 import fcntl
 import os
 import uuid
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -323,16 +323,32 @@ def _take_lock(path: Path) -> int:
 
 def _inspect_lock(path: Path) -> Iterator[Finding]:
     try:
+        with kept_from_servers(path):
+            pass
+    except ConfigError as error:
+        yield from error.findings
+
+
+@contextmanager
+def kept_from_servers(path: Path) -> Iterator[None]:
+    """
+    Let no server start in *path* meanwhile; change nothing there.
+
+    Raises:
+        ConfigError: One runs.
+    """
+    try:
         lock = os.open(path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
+        yield  # a copy, or one that no server has used yet
         return
-    try:
-        # Shared, so that two who look do not take each other for a server.
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield _in_use(path, _holder(lock))
-    finally:
-        os.close(lock)
+    with os.fdopen(lock):
+        try:
+            # Shared, so that two who look do not take each other for a server.
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError([_in_use(path, _holder(lock))]) from None
+        yield
 
 
 def _holder(lock: int) -> str:
@@ -363,7 +379,7 @@ def _inspect_record(
         return _inspect_new(path)
     return [
         *_differences(record, path, cluster, server, engine),
-        *_inspect_peers(path),
+        *check_peers(path),
     ]
 
 
@@ -378,7 +394,8 @@ def _inspect_new(path: Path) -> Iterator[Finding]:
         )
 
 
-def _inspect_peers(path: Path) -> Iterable[Finding]:
+def check_peers(path: Path) -> Iterable[Finding]:
+    """Return what is wrong with the ``peers.json`` in *path*."""
     try:
         _read_peers(path)
     except ConfigError as error:

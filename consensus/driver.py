@@ -7,8 +7,6 @@ syncs) is gathered, and dealt with together at the start of the next one.
 
 from __future__ import annotations
 
-from collections import deque
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +14,24 @@ from twisted.logger import Logger
 
 from consensus.applier import Applier
 from consensus.core.values import EntryKind, Role
+from consensus.disk_watch import DiskWatch
 from consensus.errors import (
     CompactedError,
     NotLeaderError,
-    OverloadedError,
     ProtocolError,
     RaftError,
 )
-from consensus.freshness import Freshness
+from consensus.freshness import Freshness, lease_of
+from consensus.inspection import Inspection
 from consensus.log_time import LogTime
-from consensus.recovery import TICKS_PER_HEARTBEAT
+from consensus.milestones import Milestones
+from consensus.pace import Pace
+from consensus.recovery import tuning_of
 from consensus.requests import Reads
 from consensus.sessions import entry_of
 from consensus.snapshotter import Snapshotter
+from consensus.telemetry.peers import leader_view
+from consensus.tracing import traces_of
 from consensus.upkeep import Upkeep
 from consensus.writes import Writes
 
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from consensus.options import ReadOptions
     from consensus.parts import Parts
     from consensus.sessions import Operation
+    from consensus.telemetry.peers import LeaderView
 
 _log = Logger()
 
@@ -74,16 +78,16 @@ class Driver:
         on_error: Callable[[Exception], None],
     ) -> None:
         raft, config, clock = parts.raft, parts.config, parts.clock
-        self.raft = raft
+        self.raft: Raft = raft
         self.name: ServerId = raft.state.server
-        self.applier = Applier(parts.machine, self.name)
-        self._storage = parts.storage
+        self.applier: Applier = Applier(parts.machine, self.name)
+        self.parts: Parts = parts
         self._worker = parts.worker
         self._transport = parts.transport
         self._reactor = parts.reactor
-        self._clock = clock
         self._on_event = on_event
         self._on_error = on_error
+        self._events = parts.events
         self._connected: dict[ServerId, Address] = {}
         self.snapshotter = Snapshotter(
             raft,
@@ -93,32 +97,36 @@ class Driver:
             config.snapshots,
             schedule=self.schedule,
             on_error=on_error,
+            note=parts.events.add,
+            measured=parts.measurements,
         )
         self._is_over = False
         self._is_scheduled = False
         self._is_turning = False
         self._is_due = False
-        self._ticking: Any = None
-        self._next_tick = 0.0
-        self._ticks = 0
-        timing = config.timing
-        self._tick_interval = timing.heartbeat_interval / TICKS_PER_HEARTBEAT
-        self._patience = max(1, round(timing.request_timeout / self._tick_interval))
-        self._stall = max(1, round(timing.disk_stall_timeout / self._tick_interval))
-        # At which tick each write began that storage has not finished yet.
-        self._writing: deque[int] = deque()
-        self._is_full = False
-        self._is_handing_over = False
-        self._directory = config.data_dir / self.name
-        largest = config.transport.cls.max_command_bytes(config.transport.options)
-        self._writes = Writes(
-            config.limits, min(largest, config.limits.max_command_bytes)
-        )
+        self._clock = clock
+        self._pace = Pace(config.timing, clock, self._tick)
+        self.disk = DiskWatch(raft, config.data_dir / self.name, self._pace)
+        self._measured = parts.measurements
+        self._writes = Writes(config.limits, _largest_command(config), self._measured)
         self._freshness = Freshness(
-            raft, clock.seconds, self._lease(config), timing.election_timeout
+            raft,
+            clock.seconds,
+            lease_of(config, raft, self._pace.interval),
+            config.timing.election_timeout,
         )
-        self._reads = Reads(config.limits, self._freshness, 1 / self._tick_interval)
+        self._reads = Reads(
+            config.limits,
+            self._freshness,
+            self._pace.ticks_per_second,
+            self._measured,
+        )
+        self.traces = traces_of(config, self.name)
         self._log_time = LogTime(raft, self.applier, clock.seconds)
+        self._milestones = Milestones(raft.state.log.commit_index)
+        self.inspection = Inspection(
+            raft, self._milestones, parts.events, self._worker, self.turn
+        )
         self._upkeep = Upkeep(
             raft,
             self.applier,
@@ -128,30 +136,65 @@ class Driver:
             digest_every=config.digest_every,
         )
 
-    def _lease(self, config: Config) -> float:
+    def reconfigure(self, config: Config) -> None:
         """
-        Return the length of a leader's lease, in seconds; 0 for none.
+        Go on as *config* says, which differs in nothing but what may change.
 
-        A voter keeps its pledge for an election timeout of its own ticks, of
-        which the first and the last may come early.
+        What is under way keeps its deadline, or has the new one if that is
+        sooner; what was taken stays, however little may wait from now on.
         """
-        if not config.reads.lease:
-            return 0.0
-        ticks = max(0, self.raft.state.tuning.election_ticks - 2)
-        return ticks * self._tick_interval * (1.0 - config.reads.clock_drift)
+        pace, interval = self._pace, self._pace.interval
+        pace.adopt(config.timing)
+        self._writes.limit(config.limits, _largest_command(config))
+        self._reads.limit(config.limits)
+        self._writes.hasten(pace.deadline)
+        self._reads.hasten(pace.deadline, pace.stretch)
+        self._freshness.pause = config.timing.election_timeout
+        self.snapshotter.policy = config.snapshots
+        self._upkeep.digest_every = config.digest_every
+        state, tuning = self.raft.state, tuning_of(config)
+        state.log.cache_bytes = config.limits.log_cache_bytes
+        before = (interval, state.tuning.election_ticks)
+        is_paced_anew = before != (pace.interval, tuning.election_ticks)
+        self.raft.retune(tuning, is_paced_anew=is_paced_anew)
+
+    @property
+    def tick(self) -> float:
+        """Return the seconds of one tick."""
+        return self._pace.interval
 
     def start(self) -> None:
         """Begin to tick."""
         self._connect()
-        self._next_tick = self._clock.seconds()
-        self._tick_later()
+        self._pace.start()
         self.schedule()
+
+    def age(self) -> float | None:
+        """See :meth:`.Freshness.age`."""
+        return self._freshness.age()
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Return how many writes, and how many reads, wait for their answer."""
+        return self._writes.depth, self._reads.depth
+
+    def leader_view(self) -> LeaderView:
+        """
+        Return what this server knows of its peers.
+
+        Raises:
+            NotLeaderError: It does not lead.
+        """
+        if self.raft.state.role is not Role.LEADER:
+            raise self.not_leader()
+        return leader_view(self.raft.state, self._pace.interval, self._measured)
 
     def stop(self, error: Exception) -> None:
         """Do nothing more; what is under way fails with *error*."""
         self._is_over = True
-        if self._ticking is not None and self._ticking.active():
-            self._ticking.cancel()
+        self._pace.stop()
+        if self.traces is not None:
+            self.traces.stop()
         self.snapshotter.stop()
         self.applier.close()
         self._writes.fail(error)
@@ -208,7 +251,7 @@ class Driver:
             RejectedError: It cannot be taken.
         """
         if self.raft.state.role is not Role.LEADER and options.needs_leader:
-            raise self.not_leader()
+            raise self._refused(self.not_leader())
         self.applier.require_version()
         if size:
             self.check_size(size)
@@ -254,17 +297,17 @@ class Driver:
         address = state.membership.members().get(state.leader or "", "")
         return NotLeaderError(state.leader, address)
 
+    def _refused(self, error: RaftError) -> RaftError:
+        """Count *error*, and return it."""
+        self._measured.failed(error)
+        return error
+
     def _require_office(self) -> None:
         """Refuse a command that this server cannot take now."""
         if self.raft.state.role is not Role.LEADER:
-            raise self.not_leader()
+            raise self._refused(self.not_leader())
         self.applier.require_version()
-        if self._is_full:
-            message = (
-                f"the disk of {self.name}, with {self._directory}, is full;"
-                " free some space"
-            )
-            raise OverloadedError(message)
+        self.disk.require_room()
 
     def _connect(self) -> None:
         """Let the transport reach whom the core may have to talk to."""
@@ -280,17 +323,6 @@ class Driver:
         for peer, address in wanted.items():
             self._transport.connect(peer, address)
         self._connected = wanted
-
-    def on_full(self, is_full: bool) -> None:  # noqa: FBT001 - what happened is the argument
-        """Refuse writes while the disk is full, and say so; reads go on."""
-        self._is_full = is_full
-        text = (
-            "the disk of {server} is full: free some space for {directory};"
-            " writes are refused until then"
-            if is_full
-            else "the disk of {server} has room again for {directory}"
-        )
-        _log.warn(text, server=self.name, directory=self._directory)
 
     # --- one turn ------------------------------------------------------------
 
@@ -315,6 +347,8 @@ class Driver:
         self._is_turning = True
         try:
             is_done = self._turn()
+            if self.traces is not None:
+                self.traces.look(self.raft.state)
         finally:
             self._is_turning = False
         if not is_done:
@@ -328,11 +362,11 @@ class Driver:
                 if self._is_over:
                     return True
                 self._is_due = False
-                deadline = self._ticks + self._patience
+                deadline = self._pace.deadline
                 if self._writes.are_new:
                     self._log_time.before_writes()
                 self._writes.propose(raft, deadline)
-                self._reads.begin(raft, self._ticks, deadline)
+                self._reads.begin(raft, self._pace.now, deadline)
                 self._freshness.about_to_send()
                 ready = raft.ready()
                 if ready is None:
@@ -351,22 +385,32 @@ class Driver:
 
     def _perform(self, raft: Raft, ready: Ready) -> None:
         """Do what *ready* says, in the order that it promises."""
+        self._milestones.see(ready, raft.state.log.commit_index)
         # First to the others, who have a longer way to go: as soon as storage
         # has something to do, its thread wants the interpreter's lock.
         for peer, message in ready.messages:
             self._transport.send(peer, message)
         if ready.needs_storage and not self._is_drowned(ready):
-            self._writing.append(self._ticks)
+            self.disk.writing.append(self._pace.now)
+            if self.traces is not None and ready.entries:
+                self.traces.appended(ready.entries, raft.state)
             if ready.compact is not None:
-                self._worker.compact(*ready.compact, _nothing)
+                # Of the core it is gone already; nobody waits for the disk.
+                self._worker.compact(*ready.compact, lambda: None)
+                self._events.add("compacted", first_index=ready.compact[0] + 1)
             self._worker.persist(
                 ready.hard_state, ready.entries, partial(self._persisted, ready)
             )
         if ready.committed:
+            began = self._writes.committed_at = self._clock.seconds()
             self.applier.apply(ready.committed, self._writes.applied)
+            took = self._clock.seconds() - began
+            self._measured.apply_seconds.observe(took)
+            self._milestones.applied(ready.committed)
             self.snapshotter.applied(ready.committed)
             self._upkeep.look()
         for event in ready.events:
+            self._measured.heard(event)
             self._on_event(event)
         if ready.events:
             self._connect()
@@ -387,7 +431,7 @@ class Driver:
         messages may be, so that memory is bounded.
         """
         only_answers = not (ready.compact or ready.hard_state or ready.entries)
-        return only_answers and len(self._writing) >= _MAX_WRITING
+        return only_answers and len(self.disk.writing) >= _MAX_WRITING
 
     def _serve(self) -> None:
         """Answer the reads for which the state machine is far enough."""
@@ -399,7 +443,10 @@ class Driver:
         """Send what had to wait for storage, and let the core count on it."""
         if self._is_over:
             return
-        self._writing.popleft()
+        self.disk.writing.popleft()
+        self._milestones.stored(ready.entries)
+        if self.traces is not None:
+            self.traces.persisted(ready)
         for peer, message in ready.messages_after:
             self._transport.send(peer, message)
         try:
@@ -421,7 +468,7 @@ class Driver:
     def _read(self, fetch: Fetch) -> Sequence[Entry]:
         """Read what *fetch* asks for; nothing if it was compacted meanwhile."""
         try:
-            return self._storage.entries(fetch.first, fetch.last, fetch.max_bytes)
+            return self.parts.storage.entries(fetch.first, fetch.last, fetch.max_bytes)
         except CompactedError:
             return ()
 
@@ -431,70 +478,26 @@ class Driver:
 
     # --- time ----------------------------------------------------------------
 
-    def _tick_later(self) -> None:
-        """
-        Have the next tick when it is due; those that were missed are left out.
-
-        Due times are an interval apart: a tick that comes late does not put
-        off those that follow.
-        """
-        interval, now = self._tick_interval, self._clock.seconds()
-        self._next_tick += interval
-        if self._next_tick <= now:
-            self._next_tick = now + interval - (now - self._next_tick) % interval
-        self._ticking = self._clock.callLater(self._next_tick - now, self._tick)
-
     def _tick(self) -> None:
-        """
-        Let one tick pass.
-
-        One only, however late it comes: after a pause of the process, the
-        messages that arrived meanwhile are heard before time runs out.
-        """
-        self._tick_later()
-        self._ticks += 1
+        """Let one tick pass."""
         try:
             self._connect()
             self._freshness.ticked()
             self.raft.tick()
             self._upkeep.look()
             self._log_time.look()
-            self._reads.ask_again(self.raft, self._ticks)
-            self._watch_disk()
+            self._reads.ask_again(self.raft, self._pace.now)
+            self.disk.look()
         except Exception as error:  # noqa: BLE001 - logged; a broken server stops
             self._on_error(error)
             return
-        self._writes.expire(self._ticks)
-        self._reads.expire(self._ticks)
+        self._writes.expire(self._pace.now)
+        self._reads.expire(self._pace.now)
         self.turn()
 
-    def _watch_disk(self) -> None:
-        """Let another lead while this server's disk stands still, or is full."""
-        stalled = self._writing and self._ticks - self._writing[0] >= self._stall
-        if not (stalled or self._is_full):
-            self._is_handing_over = False
-            return
-        state = self.raft.state
-        if state.role is not Role.LEADER or state.transferee is not None:
-            return
-        with suppress(RaftError):
-            heir = self.raft.transfer()
-            # Once: the heir's disk may be no better, for hours.
-            if not self._is_handing_over:
-                self._is_handing_over = True
-                self._warn_of_disk(heir)
 
-    def _warn_of_disk(self, heir: ServerId) -> None:
-        limit = self._stall * self._tick_interval
-        _log.warn(
-            "the disk of {server} {problem}; handing over to {heir}",
-            server=self.name,
-            problem="is full"
-            if self._is_full
-            else f"has not finished a write in {limit} s",
-            heir=heir,
-        )
-
-
-def _nothing() -> None:
-    """Do nothing: what is compacted is gone from the core already."""
+def _largest_command(config: Config) -> int:
+    """Return how long a command may be: what the limits say, and the transport."""
+    transport = config.transport
+    largest: int = transport.cls.max_command_bytes(transport.options)
+    return min(largest, config.limits.max_command_bytes)

@@ -30,6 +30,18 @@ def sync_path(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_tree(path: Path) -> None:
+    """
+    Make durable what the directory *path* has, at any depth.
+
+    Raises:
+        OSError: It may not be.
+    """
+    for each in path.rglob("*"):
+        sync_path(each)
+    sync_path(path)
+
+
 def write_durably(file: Path, content: bytes) -> None:
     """
     Replace *file* by one with *content*, as a whole or not at all.

@@ -103,6 +103,18 @@ class NotLeaderError(RejectedError):
         )
 
 
+class AuthenticationError(RejectedError):
+    """It is not known who calls: log in, or see what was wrong with the login."""
+
+    code = "authentication"
+
+
+class PermissionDeniedError(RejectedError):
+    """The user may not do that."""
+
+    code = "permission_denied"
+
+
 class OverloadedError(RejectedError):
     """Too much is in flight: back off, then retry."""
 

@@ -32,10 +32,14 @@ class Forwarding:
 
     def __init__(self, transport: Transport, config: Config) -> None:
         self._transport = transport
-        self._limits = config.limits
-        self._timeout = config.timing.request_timeout
         self._count = 0
         self._bytes = 0
+        self.reconfigure(config)
+
+    def reconfigure(self, config: Config) -> None:
+        """Let the limits of *config* bound the calls from now on."""
+        self._limits = config.limits
+        self._timeout = config.timing.request_timeout
 
     def ask(
         self, leader: Address, method: str, payload: bytes, wait: float | None = None

@@ -16,6 +16,7 @@ from consensus.core.values import Role
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from consensus.config import Config
     from consensus.core.messages import Message
     from consensus.core.raft import Raft
     from consensus.core.values import LogIndex, Term
@@ -59,7 +60,7 @@ class Freshness:
         self._raft = raft
         self._seconds = seconds
         self._lease = lease
-        self._pause = pause
+        self.pause = pause
         self._term: Term = 0
         self._noted = 0
         self._rounds: deque[_Round] = deque()
@@ -73,8 +74,8 @@ class Freshness:
     def ticked(self) -> None:
         """Note that the server's clock goes, so it hears what is sent to it."""
         now = self._seconds()
-        if now - self._ticked_at > self._pause:
-            self._doubtful_until = now + self._pause
+        if now - self._ticked_at > self.pause:
+            self._doubtful_until = now + self.pause
             self._moments.clear()
         self._ticked_at = now
 
@@ -89,7 +90,7 @@ class Freshness:
         ):
             return
         now = self._seconds()
-        if now >= self._doubtful_until and now - self._ticked_at <= self._pause:
+        if now >= self._doubtful_until and now - self._ticked_at <= self.pause:
             self._remember(_Moment(message.commit_index, now))
 
     def _is_news(self, commit_index: LogIndex) -> bool:
@@ -179,3 +180,16 @@ class Freshness:
             and self._lease_end is not None
             and self._seconds() < self._lease_end
         )
+
+
+def lease_of(config: Config, raft: Raft, tick_interval: float) -> float:
+    """
+    Return the length of a leader's lease, in seconds; 0 for none.
+
+    A voter keeps its pledge for an election timeout of its own ticks, of
+    which the first and the last may come early.
+    """
+    if not config.reads.lease:
+        return 0.0
+    ticks = max(0, raft.state.tuning.election_ticks - 2)
+    return ticks * tick_interval * (1.0 - config.reads.clock_drift)

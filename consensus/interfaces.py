@@ -13,10 +13,19 @@ What a user writes, :class:`StateMachine`, stands in
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from consensus.core.values import EntryKind
 from consensus.errors import ConfigError, Finding
+from consensus.guard import (
+    Guard,
+    KeyRange,
+    Login,
+    Touched,
+    key_range,
+    prefix_range,
+)
 from consensus.state_machine import (
     LATER,
     EncodedSnapshot,
@@ -51,15 +60,22 @@ __all__ = [
     "LATER",
     "TLS",
     "EncodedSnapshot",
+    "Guard",
     "HomeServer",
     "Inbox",
+    "KeyRange",
     "Later",
+    "Login",
     "NoOptions",
     "Snapshot",
     "StateMachine",
     "Storage",
     "Tick",
+    "Touched",
+    "Traffic",
     "Transport",
+    "key_range",
+    "prefix_range",
 ]
 
 
@@ -277,6 +293,27 @@ class Inbox(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """
+    What a transport counts, since it was made.
+
+    Args:
+        sent_bytes: Of messages and calls; those that wait to be sent, too.
+        received_bytes: Likewise.
+        lost_messages: Messages that could not be sent.
+        violations: Connections that were dropped because the other end broke
+            the protocol, or is nobody to talk to.
+        connections: That are open now.
+    """
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    lost_messages: int = 0
+    violations: int = 0
+    connections: int = 0
+
+
 class Transport(ABC):
     """
     How servers reach each other, and clients reach servers.
@@ -291,6 +328,10 @@ class Transport(ABC):
 
     #: Can it encrypt?  Then it has a :meth:`secure` of its own.
     encrypts: ClassVar[bool] = False
+
+    #: Can it tell who calls?  Then it has a :meth:`protect` and a :meth:`identify`
+    #: of its own.
+    authenticates: ClassVar[bool] = False
 
     def __init__(self, options: Any, reactor: Any, clock: Any) -> None:
         """
@@ -350,6 +391,33 @@ class Transport(ABC):
                 cannot be used.
         """
         raise ConfigError([no_encryption(type(self).__name__)])
+
+    def traffic(self) -> Traffic:
+        """Return what this transport has counted; by default it counts nothing."""
+        return Traffic()
+
+    def protect(self, guard: Guard) -> None:  # noqa: ARG002 - likewise
+        """
+        Let *guard* answer every call from now on, and say who calls.
+
+        Called at most once, before :meth:`listen`, and after :meth:`secure`.  A
+        server is let in with a certificate of its name, or with the secret of the
+        guard, and proves that it knows it wherever it connects to.
+
+        Raises:
+            ConfigError: This transport cannot tell who calls.
+        """
+        raise ConfigError([no_authentication(type(self).__name__)])
+
+    def identify(self, login: Login) -> None:
+        """
+        Say *login* on every connection that is made from now on, as a client.
+
+        Raises:
+            ConfigError: This transport cannot say who calls.
+        """
+        del login
+        raise ConfigError([no_authentication(type(self).__name__)])
 
     @abstractmethod
     def listen(
@@ -431,4 +499,14 @@ def no_encryption(transport: str) -> Finding:
         f"the transport {transport!r} cannot encrypt",
         "use the transport amp, or write tls: false",
         "tls",
+    )
+
+
+def no_authentication(transport: str) -> Finding:
+    """Return the finding that *transport* cannot do what ``access:`` asks for."""
+    return Finding(
+        "access.E004",
+        f"the transport {transport!r} cannot tell who calls",
+        "use the transport amp, or write access: false",
+        "access",
     )

@@ -33,19 +33,23 @@ from consensus.core.ready import MembershipChanged, MembershipCommitted, RoleCha
 from consensus.core.values import Role
 from consensus.driver import Driver
 from consensus.errors import RaftError, StoppedError, StorageError
+from consensus.events import Events, role_line
 from consensus.joining import Joiner
-from consensus.members import Applicant, Members
+from consensus.members import Applicant, Members, compare_members
 from consensus.parts import Parts
+from consensus.permits import ServerGuard, make_guard
 from consensus.recovery import Recovered, make_raft, recover
+from consensus.telemetry.measurements import Measurements
 from consensus.worker import StorageWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Collection, Generator, Mapping
 
     from consensus.config import Config
     from consensus.core.raft import Raft
     from consensus.core.ready import Event
     from consensus.core.values import Address, LogIndex, ServerId
+    from consensus.inspection import Inspection
     from consensus.interfaces import Inbox
 
 _log = Logger()
@@ -82,6 +86,9 @@ class ServerLife(Service, ABC):
         self._reactor = default_reactor() if reactor is None else reactor
         self._clock: Any = monotonic_clock(self._reactor) if clock is None else clock
         self._random_below = random_below
+        #: What happened here lately, and what is counted.
+        self.events = Events(self._clock)
+        self.measurements = Measurements(self._clock.seconds)
         self._machine = config.state_machine.cls(config.state_machine.options)
         self._driver: Driver | None = None
         self._members: Members | None = None
@@ -95,6 +102,8 @@ class ServerLife(Service, ABC):
         self._is_over = True
         self._reason: Exception = StoppedError(f"{name} was not started")
         self._companion: Service | None = None
+        #: Who may do what here; ``None`` if everybody may do everything.
+        self.guard: ServerGuard | None = None
         self._is_started = False
         self._starting: Deferred[None] = succeed(None)
         self._start_waiters: list[Deferred[None]] = []
@@ -120,6 +129,24 @@ class ServerLife(Service, ABC):
     @abstractmethod
     def ended(self, error: Exception) -> None:
         """Tell whoever waits that nothing will come of it, because of *error*."""
+
+    @property
+    def driver(self) -> Driver | None:
+        """Return what drives this server; ``None`` while it does not run."""
+        return self._driver
+
+    @property
+    def inspection(self) -> Inspection:
+        """
+        Return what looks into this server's log, and cuts it.
+
+        Raises:
+            StoppedError: This server does not run.
+        """
+        if self._driver is None:
+            message = f"{self.name} does not run"
+            raise StoppedError(message)
+        return self._driver.inspection
 
     # --- what a simulated server does otherwise ----------------------------------
 
@@ -155,6 +182,9 @@ class ServerLife(Service, ABC):
     def _start(self) -> Generator[Deferred[Any], Any, None]:
         if self.config.tls is not None:
             self._transport.secure(self.config.tls)
+        if self.config.access is not None:
+            self.guard = make_guard(self, self.config, self._reactor, self._clock)
+            self._transport.protect(self.guard)
         recovered = yield self._worker.call(self.recover)
         self._recovered = recovered
         self._worker.after_sync = recovered.mark_used
@@ -172,7 +202,7 @@ class ServerLife(Service, ABC):
         self._members = Members(
             raft, self.config, acquaintances.known, driver.schedule, self._clock
         )
-        self._compare_members(raft.state.membership)
+        compare_members(self.name, self.config, raft.state.membership)
         driver.start()
         self._driver = driver
         self._seek(raft, acquaintances, recovered)
@@ -182,6 +212,8 @@ class ServerLife(Service, ABC):
         if self._is_over:
             return  # it failed meanwhile, and has told whoever waits
         self._is_started = True
+        state = raft.state
+        self.events.add("started", term=state.term, last_index=state.log.last_index)
         _log.info(
             "{server} of {cluster} started in term {term} with {entries} entries",
             server=self.name,
@@ -205,6 +237,8 @@ class ServerLife(Service, ABC):
             self._transport,
             self._reactor,
             self._clock,
+            self.events,
+            self.measurements,
         )
 
     def founding(self, members: Mapping[ServerId, Address]) -> Membership:
@@ -273,18 +307,25 @@ class ServerLife(Service, ABC):
         )
         self._joiner.start()
 
-    def _compare_members(self, membership: Membership) -> None:
-        """Warn of a config that names other members than the log does."""
-        configured, voters = set(self.config.members), set(membership.voters)
-        is_founding = self.config.members and not self.config.join
-        if is_founding and voters and configured != voters:
-            _log.info(
-                "the members of the config, {configured}, are not those of the log of"
-                " {server}, {voters}; the log's count",
-                server=self.name,
-                configured=", ".join(sorted(configured)),
-                voters=", ".join(sorted(voters)),
-            )
+    def reconfigure(self, config: Config) -> None:
+        """
+        Go on as *config* says; see :mod:`consensus.reload` for what may differ.
+
+        A server that is starting has to have started.
+        """
+        self.config = config
+        if self._driver is not None:
+            self._driver.reconfigure(config)
+        if self._members is not None:
+            self._members.timeout = config.timing.request_timeout
+
+    @property
+    def is_pledged(self) -> bool:
+        """Say whether another server may trust in this one's election timeout."""
+        if self._driver is None:
+            return False
+        state = self._driver.raft.state
+        return state.role is not Role.LEADER and state.is_lease_possible
 
     def when_started(self) -> Deferred[None]:
         """
@@ -349,8 +390,9 @@ class ServerLife(Service, ABC):
             self.on_failure(self, error)
 
     def _on_full(self, is_full: bool) -> None:  # noqa: FBT001 - as the worker calls it
+        self.events.add("disk-full" if is_full else "disk-has-room")
         if self._driver is not None:
-            self._driver.on_full(is_full)
+            self._driver.disk.on_full(is_full)
 
     def _halt(self, error: Exception) -> None:
         """Do nothing more, and tell all who wait."""
@@ -365,6 +407,7 @@ class ServerLife(Service, ABC):
         if self._members is not None:
             self._members.fail(error)
         self.ended(error)
+        self.events.stop()
         waiters, self._start_waiters = self._start_waiters, []
         for waiter in waiters:
             waiter.errback(error)
@@ -395,6 +438,7 @@ class ServerLife(Service, ABC):
     # --- what the driver reports ------------------------------------------------
 
     def _on_event(self, event: Event) -> None:
+        self.events.heard(event)
         members = self._members
         if isinstance(event, MembershipChanged):
             self._introduce(event)
@@ -404,7 +448,7 @@ class ServerLife(Service, ABC):
                 members.committed(event)
         elif isinstance(event, RoleChanged):
             _log.info(
-                _describe(event),
+                role_line(event),
                 server=self.name,
                 term=event.term,
                 leader=event.leader,
@@ -465,21 +509,12 @@ class ServerLife(Service, ABC):
                 error=error,
             )
 
+    def known_members(self) -> Collection[ServerId]:
+        """Return who belongs to the cluster, as far as it is known here."""
+        return self._latest_members() or self.config.members
+
     def _latest_members(self) -> dict[ServerId, Address]:
         """Return the members by the end of the log, committed or not."""
         if self._driver is None:
             return {}
         return self._driver.raft.state.membership.members()
-
-
-def _describe(event: RoleChanged) -> str:
-    """Return the log line of *event*."""
-    if event.role is Role.LEADER:
-        return "{server} became leader in term {term}"
-    if event.role is Role.PRE_CANDIDATE:
-        return "{server} hears no leader in term {term}, and asks around"
-    if event.role is Role.CANDIDATE:
-        return "{server} stands for election in term {term}"
-    if event.leader is not None:
-        return "{server} follows {leader} in term {term}"
-    return "{server} knows no leader in term {term} yet"

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
 
 from consensus.config import from_mapping
 from consensus.errors import AlreadyRunningError, RaftError, UnknownServerError
+from consensus.http.port import HTTPPort
 from consensus.server import RaftServer
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _servers: dict[ServerId, RaftServer] = {}
+
+#: Where they answer HTTP.
+_ports: dict[ServerId, HTTPPort] = {}
 
 #: Names that were stopped here; others may take one for the leader for a while.
 _stopped: set[ServerId] = set()
@@ -74,9 +78,27 @@ def start_peer(
     server.startService()
     try:
         yield server.when_started()
+        yield from _open_port(server, reactor, clock)
     except BaseException:
         _forget(server)
         raise
+
+
+def _open_port(
+    server: RaftServer, reactor: Any, clock: Any
+) -> Generator[Deferred[Any], Any, None]:
+    """Let *server* answer HTTP, if its config says where; if not, it stops."""
+    address = server.config.http_address_of(server.name)
+    if not address:
+        return
+    port = HTTPPort(server, address, reactor, clock)
+    try:
+        yield port.startService()
+    except RaftError:
+        yield port.stopService()
+        yield server.stopService()
+        raise
+    _ports[server.name] = port
 
 
 @inlineCallbacks
@@ -245,3 +267,6 @@ def _forget(server: RaftServer, error: BaseException | None = None) -> None:
     if _servers.get(server.name) is server:
         del _servers[server.name]
         _stopped.add(server.name)
+        port = _ports.pop(server.name, None)
+        if port is not None:
+            port.stopService()

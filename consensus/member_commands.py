@@ -17,7 +17,9 @@ from consensus import admin
 from consensus.connection import (
     EXIT_FAILED,
     EXIT_NOT_DONE,
+    member_names,
     print_findings,
+    print_json,
     print_table,
 )
 from consensus.errors import (
@@ -29,7 +31,7 @@ from consensus.errors import (
 from consensus.rescue import Rescue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
@@ -74,13 +76,16 @@ def members(connection: Connection, as_json: bool) -> None:  # noqa: FBT001 - cl
 @click.argument("address")
 @click.option("--learner", is_flag=True, help="It gets the log, and never votes.")
 @click.option("--wait", is_flag=True, help="Return when it votes.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object.")
 @click.pass_obj
 def add(
     connection: Connection,
+    *,
     server: str,
     address: str,
-    learner: bool,  # noqa: FBT001 - click's flag
-    wait: bool,  # noqa: FBT001 - click's flag
+    learner: bool,
+    wait: bool,
+    as_json: bool,
 ) -> None:
     """
     Add the server NAME, which listens at ADDRESS.
@@ -90,44 +95,48 @@ def add(
     """
 
     async def work(cluster: Client) -> None:
-        await admin.add(cluster, server, address, as_learner=learner)
+        index = await admin.add(cluster, server, address, as_learner=learner)
         if learner:
-            click.echo(f"{server} is a learner now")
+            _tell(server, index, "learner", as_json=as_json)
             return
-        await _report_vote(connection, cluster, server, wait=wait)
+        standing = await _vote(connection, cluster, server, wait=wait)
+        _tell(server, index, standing, as_json=as_json)
 
     connection.run(work)
 
 
 @click.command()
-@click.argument("server", metavar="NAME")
+@click.argument("server", metavar="NAME", shell_complete=member_names)
 @click.option("--wait", is_flag=True, help="Return when it votes.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object.")
 @click.pass_obj
-def promote(connection: Connection, server: str, wait: bool) -> None:  # noqa: FBT001 - click's flag
+def promote(connection: Connection, server: str, *, wait: bool, as_json: bool) -> None:
     """Let the learner NAME vote, as soon as it has caught up."""
 
     async def work(cluster: Client) -> None:
-        await admin.promote(cluster, server)
-        await _report_vote(connection, cluster, server, wait=wait)
+        index = await admin.promote(cluster, server)
+        standing = await _vote(connection, cluster, server, wait=wait)
+        _tell(server, index, standing, as_json=as_json)
 
     connection.run(work)
 
 
 @click.command()
-@click.argument("server", metavar="NAME")
+@click.argument("server", metavar="NAME", shell_complete=member_names)
+@click.option("--json", "as_json", is_flag=True, help="Print an object.")
 @click.pass_obj
-def remove(connection: Connection, server: str) -> None:
+def remove(connection: Connection, server: str, *, as_json: bool) -> None:
     """
     Remove the member NAME, which may be down, or lead.
 
     Stop its process afterwards; it does not take part any more.
     """
-    connection.run(lambda cluster: admin.remove(cluster, server))
-    click.echo(f"{server} is no member any more")
+    index = connection.run(lambda cluster: admin.remove(cluster, server))
+    _tell(server, index, "none", as_json=as_json)
 
 
 @click.command()
-@click.argument("servers", nargs=-1, metavar="[NAME]...")
+@click.argument("servers", nargs=-1, metavar="[NAME]...", shell_complete=member_names)
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
 @click.pass_obj
 def snapshot(connection: Connection, servers: tuple[str, ...], as_json: bool) -> None:  # noqa: FBT001 - click's flag
@@ -139,21 +148,20 @@ def snapshot(connection: Connection, servers: tuple[str, ...], as_json: bool) ->
     """
 
     async def work(cluster: Client) -> list[dict[str, Any]]:
-        chosen = _chosen(await connection.count(cluster), servers)
+        chosen = chosen_of(await connection.count(cluster), servers)
         return await gatherResults([_take(cluster, each) for each in chosen])
 
     found = connection.run(work)
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-    else:
-        rows = [[str(each.get(key, "-")) for key in _TAKEN] for each in found]
-        print_table(("server", "#index", "#bytes", "error"), rows)
-    if any("error" in each for each in found):
-        sys.exit(EXIT_FAILED)
+    print_rows(found, _TAKEN, as_json=as_json)
 
 
 @click.command()
-@click.option("--serve", metavar="NAME", help="Whose data directory to recover.")
+@click.option(
+    "--serve",
+    shell_complete=member_names,
+    metavar="NAME",
+    help="Whose data directory to recover.",
+)
 @click.option("--unsafe", is_flag=True, help="Do it; else only say what is there.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print an object.")
@@ -185,24 +193,38 @@ def recover(
 
 COMMANDS = (members, add, promote, remove, snapshot, recover)
 
-_TAKEN = ("server", "index", "size", "error")
+_STANDINGS = {
+    "voter": "votes now",
+    "learner": "is a learner now",
+    "joining": "gets the log now, and votes as soon as it has caught up",
+    "none": "is no member any more",
+}
+
+_TAKEN = {"server": "server", "#index": "index", "#bytes": "size", "error": "error"}
 
 
 # --- waiting for a vote -------------------------------------------------------
 
 
-async def _report_vote(
+async def _vote(
     connection: Connection, cluster: Client, server: ServerId, *, wait: bool
-) -> None:
-    """Say whether *server* votes; wait for that, if asked to."""
+) -> str:
+    """Return whether *server* votes, ``voter`` or ``joining``; wait, if asked to."""
     counted = await connection.count(cluster)
     if _votes(counted, server):
-        click.echo(f"{server} votes now")
-    elif wait:
-        await _watch(partial(connection.count, cluster), cluster.pause, server)
-        click.echo(f"{server} votes now")
+        return "voter"
+    if not wait:
+        return "joining"
+    await _watch(partial(connection.count, cluster), cluster.pause, server)
+    return "voter"
+
+
+def _tell(server: ServerId, index: LogIndex, standing: str, *, as_json: bool) -> None:
+    """Say what *server* is now, by the membership at *index* of the log."""
+    if as_json:
+        print_json({"server": server, "standing": standing, "membership_index": index})
     else:
-        click.echo(f"{server} gets the log now, and votes as soon as it has caught up")
+        click.echo(f"{server} {_STANDINGS[standing]}")
 
 
 async def _watch(
@@ -257,7 +279,7 @@ def _reached(report: Report) -> LogIndex:
 # --- snapshots ----------------------------------------------------------------
 
 
-def _chosen(counted: Census, servers: Sequence[ServerId]) -> list[Report]:
+def chosen_of(counted: Census, servers: Sequence[ServerId]) -> list[Report]:
     """
     Return the reports of *servers*, or of all who answer.
 
@@ -279,17 +301,44 @@ def _chosen(counted: Census, servers: Sequence[ServerId]) -> list[Report]:
 
 
 def _take(cluster: Client, report: Report) -> Deferred[dict[str, Any]]:
-    server = report.server
-
     def taken(found: tuple[LogIndex, int]) -> dict[str, Any]:
         index, size = found
-        return {"server": server, "index": index, "size": size}
+        return {"index": index, "size": size}
+
+    asked = admin.snapshot(cluster, report.address)
+    return row_of(report, asked.addCallback(taken))
+
+
+def row_of(report: Report, asked: Deferred[dict[str, Any]]) -> Deferred[dict[str, Any]]:
+    """Return what the server of *report* answers, or its error, for a program."""
+    server = {"server": report.server}
 
     def failed(failure: Failure) -> dict[str, Any]:
         failure.trap(RaftError)
-        return {"server": server, "error": str(failure.value)}
+        return server | {"error": str(failure.value)}
 
-    return admin.snapshot(cluster, report.address).addCallbacks(taken, failed)
+    return asked.addCallbacks(server.__or__, failed)
+
+
+def print_rows(
+    found: Sequence[dict[str, Any]], columns: Mapping[str, str], *, as_json: bool
+) -> None:
+    """
+    Print what servers answered; end with status 1 if one of them failed.
+
+    Args:
+        found: Of each server.
+        columns: The columns of the table, each with the key that it shows.
+        as_json: For a program.
+    """
+    if as_json:
+        print_json(found)
+    else:
+        keys = columns.values()
+        rows = [[str(each.get(key, "-")) for key in keys] for each in found]
+        print_table(tuple(columns), rows)
+    if any("error" in each for each in found):
+        sys.exit(EXIT_FAILED)
 
 
 # --- recovering ---------------------------------------------------------------

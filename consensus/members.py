@@ -118,7 +118,8 @@ class Members:
         self._raft = raft
         self._cluster = config.cluster
         self._transport = config.transport
-        self._timeout = config.timing.request_timeout
+        #: How long a change may take, in seconds.
+        self.timeout = config.timing.request_timeout
         self._incarnation_of = incarnation_of
         self._schedule = schedule
         self._clock = clock
@@ -338,7 +339,7 @@ class Members:
             return succeed(index)  # there was nothing to change
         done: Deferred[LogIndex] = Deferred()
         self._waiting.append((index, done))
-        return done.addTimeout(self._timeout, self._clock, _too_late)
+        return done.addTimeout(self.timeout, self._clock, _too_late)
 
     def committed(self, event: MembershipCommitted) -> None:
         """Tell those who wait for what *event* reports."""
@@ -387,3 +388,17 @@ def _too_late(result: Any, timeout: float) -> Any:
     del result, timeout
     message = "no majority has agreed to the change yet; it may still happen"
     raise TimedOutError(message)
+
+
+def compare_members(server: ServerId, config: Config, membership: Membership) -> None:
+    """Say so if the config names other members than the log of *server* does."""
+    configured, voters = set(config.members), set(membership.voters)
+    is_founding = config.members and not config.join
+    if is_founding and voters and configured != voters:
+        _log.info(
+            "the members of the config, {configured}, are not those of the log of"
+            " {server}, {voters}; the log's count",
+            server=server,
+            configured=", ".join(sorted(configured)),
+            voters=", ".join(sorted(voters)),
+        )

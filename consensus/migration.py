@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from consensus import registry
 from consensus.config import Engine
 from consensus.datadir import DataDirectory
-from consensus.durable import sync_path
+from consensus.durable import sync_path, sync_tree
 from consensus.errors import InvalidChangeError, StorageError
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _copy(migration: Migration, on_progress: Callable[[int, int], None]) -> Migr
             _write(source, target, counter)
         with _opened(migration.target, staging) as target:
             _compare(source, target, counter)
-    _sync_tree(staging)
+    sync_tree(staging)
     names = (migration.source.name, migration.target.name)
     return Migrated(migration.server, *names, first, last)
 
@@ -265,12 +265,6 @@ def _take_places(path: Path) -> None:
         # Left by a migration that was killed, or older than the old engine.
         _remove(path / each.name)
         each.rename(path / each.name)
-    sync_path(path)
-
-
-def _sync_tree(path: Path) -> None:
-    for each in path.rglob("*"):
-        sync_path(each)
     sync_path(path)
 
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from consensus.config import Config
     from consensus.core.raft import Raft
+    from consensus.events import Events
     from consensus.interfaces import StateMachine, Storage, Transport
     from consensus.snapshots import SnapshotStore
+    from consensus.telemetry.measurements import Measurements
     from consensus.worker import StorageWorker
 
 
@@ -29,6 +31,8 @@ class Parts:
         transport: Listening.
         reactor: For "on the next turn".
         clock: What everything that times out goes by.
+        events: Where it is remembered what happens.
+        measurements: Where it is counted.
     """
 
     raft: Raft
@@ -41,3 +45,5 @@ class Parts:
     transport: Transport
     reactor: Any
     clock: Any
+    events: Events
+    measurements: Measurements

@@ -13,6 +13,7 @@ from consensus.core.state import Tuning
 from consensus.core.values import HardState, Identity
 from consensus.datadir import DataDirectory
 from consensus.errors import ProtocolError, StorageError
+from consensus.pace import TICKS_PER_HEARTBEAT
 from consensus.snapshots import FileSnapshots, MemorySnapshots
 
 if TYPE_CHECKING:
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
     )
     from consensus.interfaces import Storage
     from consensus.snapshots import SnapshotStore
-
-
-#: Ticks of the core in one heartbeat interval.
-TICKS_PER_HEARTBEAT = 5
 
 
 class Directory(Protocol):
@@ -103,27 +100,33 @@ class Recovered:
             self.directory.close()
 
 
+def tuning_of(config: Config) -> Tuning:
+    """Return how patient the Raft of a server with *config* is."""
+    limits, timing = config.limits, config.timing
+    tick = timing.heartbeat_interval / TICKS_PER_HEARTBEAT
+    return Tuning(
+        heartbeat_ticks=TICKS_PER_HEARTBEAT,
+        election_ticks=max(1, round(timing.election_timeout / tick)),
+        max_append_bytes=limits.max_append_bytes,
+        max_inflight=limits.max_inflight_appends,
+        stable_leader=True,
+        preferred=tuple(config.preferred_leaders),
+        log_tail=config.snapshots.keep_entries,
+        keeps_pledges=True,
+        may_lease=config.reads.lease,
+    )
+
+
 def make_raft(
     config: Config, recovered: Recovered, random_below: Callable[[int], int]
 ) -> Raft:
     """Return the Raft that goes on where *recovered* stopped."""
-    limits, timing = config.limits, config.timing
-    tick = timing.heartbeat_interval / TICKS_PER_HEARTBEAT
+    limits = config.limits
     snapshot = recovered.snapshots.latest
     return Raft(
         recovered.identity.server,
         random_below,
-        tuning=Tuning(
-            heartbeat_ticks=TICKS_PER_HEARTBEAT,
-            election_ticks=max(1, round(timing.election_timeout / tick)),
-            max_append_bytes=limits.max_append_bytes,
-            max_inflight=limits.max_inflight_appends,
-            stable_leader=True,
-            preferred=tuple(config.preferred_leaders),
-            log_tail=config.snapshots.keep_entries,
-            keeps_pledges=True,
-            may_lease=config.reads.lease,
-        ),
+        tuning=tuning_of(config),
         hard_state=recovered.hard_state,
         log=Log(
             recovered.last_index,
@@ -227,7 +230,7 @@ def _read(
     hard_state = storage.hard_state()
     if storage.last_index() or hard_state != HardState():
         # An empty storage beside a snapshot is one that has lost its files.
-        _fit(storage, snapshots.latest)
+        fit(storage, snapshots.latest)
     first, last = storage.first_index(), storage.last_index()
     return Recovered(
         identity,
@@ -241,7 +244,7 @@ def _read(
     )
 
 
-def _fit(storage: Storage, snapshot: SnapshotMeta | None) -> None:
+def fit(storage: Storage, snapshot: SnapshotMeta | None) -> None:
     """
     Let the log follow *snapshot*, where a crash came between the two (figure 5.3).
 

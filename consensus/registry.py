@@ -33,6 +33,7 @@ KINDS: Mapping[str, type] = {
 DISTRIBUTION = "twisted-raft"
 
 _COMMANDS = "consensus.command"
+_PAGES = "consensus.http"
 
 _registered: dict[tuple[str, str], type[Any]] = {}
 
@@ -132,6 +133,25 @@ def load_command(name: str) -> object:
     if found is None:
         message = f"no command is called {name!r}"
         raise EngineError(message, suggest(name, command_names()))
+    return _load(found)
+
+
+def page_names() -> tuple[str, ...]:
+    """Return the names of what applications add to servers' HTTP ports."""
+    return tuple(sorted(entry_points(group=_PAGES).names))
+
+
+def load_page(name: str) -> Any:
+    """
+    Return what makes the HTTP resource *name*, given a home server.
+
+    Raises:
+        EngineError: There is none, or it cannot be imported.
+    """
+    found = _find(_PAGES, name)
+    if found is None:
+        message = f"no page is called {name!r}"
+        raise EngineError(message, suggest(name, page_names()))
     return _load(found)
 
 

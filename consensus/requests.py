@@ -25,7 +25,7 @@ from consensus.errors import (
     TimedOutError,
 )
 from consensus.interfaces import LATER
-from consensus.waiting import Query, WaitingQueries
+from consensus.waiting import BARRIER, Query, WaitingQueries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from consensus.freshness import Freshness
     from consensus.interfaces import StateMachine
     from consensus.options import ReadOptions
+    from consensus.telemetry.measurements import Measurements
 
 #: Numbers of questions begin somewhere below, by lot.
 _MANY = 1 << 62
@@ -53,8 +54,12 @@ _size = attrgetter("size")
 class _Batch(NamedTuple):
     """Reads that share a round, or wait for the same index."""
 
-    deadline: int
+    deadline: float
     queries: list[Query]
+
+    def hastened(self, deadline: float) -> _Batch:
+        """Return the same with *deadline*, unless it has an earlier one."""
+        return self._replace(deadline=min(self.deadline, deadline))
 
 
 class Reads:
@@ -65,14 +70,20 @@ class Reads:
         limits: What bounds them.
         freshness: Of this server's state.
         ticks_per_second: What deadlines are counted in.
+        measured: Where it is counted what becomes of them.
     """
 
     def __init__(
-        self, limits: Limits, freshness: Freshness, ticks_per_second: float
+        self,
+        limits: Limits,
+        freshness: Freshness,
+        ticks_per_second: float,
+        measured: Measurements,
     ) -> None:
-        self._max_pending_bytes = limits.max_pending_bytes
-        self._max_pending_requests = limits.max_pending_requests
+        self._measured = measured
+        self.limit(limits)
         self._freshness = freshness
+        self._stretch = 1.0
         self._new: dict[str, list[Query]] = {}
         # Batches by the numbers that the core knows them by.
         self._rounds: dict[int, _Batch] = {}
@@ -80,15 +91,38 @@ class Reads:
         self._asked: dict[int, _Batch] = {}
         # A heap of batches whose index is known, by that index.
         self._waiting: list[tuple[LogIndex, int, _Batch]] = []
-        self._next_deadline = 0
+        self._next_deadline = 0.0
         # Those that have no answer yet, though their index is applied.
         self._later = WaitingQueries(ticks_per_second)
         self._number = 0
         self._has_drawn = False
         self._order = 0
-        self._asked_at = 0
+        self._asked_at = 0.0
         self._count = 0
         self._bytes = 0
+
+    def limit(self, limits: Limits) -> None:
+        """Be bounded by these from now on; what has been taken stays."""
+        self._max_pending_bytes = limits.max_pending_bytes
+        self._max_pending_requests = limits.max_pending_requests
+
+    def hasten(self, deadline: float, stretch: float) -> None:
+        """
+        Let nobody wait for longer than until *deadline*.
+
+        Args:
+            deadline: But for those who said how long they can wait.
+            stretch: How long a tick is now, counted in those at the start.
+        """
+        self._stretch = stretch
+        for batches in (self._rounds, self._asked):
+            for number, batch in batches.items():
+                batches[number] = batch.hastened(deadline)
+        self._waiting = [
+            (index, order, batch.hastened(deadline))
+            for index, order, batch in self._waiting
+        ]
+        self._next_deadline = min(self._next_deadline, deadline)
 
     def add(self, query: Any, options: ReadOptions, size: int) -> Deferred[Any]:
         """
@@ -107,7 +141,9 @@ class Reads:
             or self._bytes + size > self._max_pending_bytes
         ):
             # Not raised: there is much of it under load, and this costs less.
-            return fail(OverloadedError("too many reads are waiting; back off"))
+            error = OverloadedError("too many reads are waiting; back off")
+            self._measured.failed(error)
+            return fail(error)
         self._count += 1
         self._bytes += size
         answer: Deferred[Any] = Deferred()
@@ -115,11 +151,13 @@ class Reads:
         self._new.setdefault(options.consistency, []).append(read)
         return answer
 
-    def begin(self, raft: Raft, now: int, deadline: int) -> None:
+    def begin(self, raft: Raft, now: float, deadline: float) -> None:
         """Let the reads of this turn share what they need (§6.4)."""
         if not self._new:
             return
         new, self._new = self._new, {}
+        for consistency, reads in new.items():
+            self._measured.reads[consistency] += len(reads)
         for read in new.get("stale", ()):
             self._wait(read.options.at_index or 0, _Batch(deadline, [read]))
         at_leader = new.get("linearizable", [])
@@ -143,7 +181,7 @@ class Reads:
             return
         self._rounds[self._number] = batch
 
-    def _ask(self, raft: Raft, now: int, batch: _Batch) -> None:
+    def _ask(self, raft: Raft, now: float, batch: _Batch) -> None:
         if not self._has_drawn:
             # An answer to a question of before a restart must not be taken
             # for one to a question of now.
@@ -158,13 +196,14 @@ class Reads:
         self._asked[self._number] = batch
         self._asked_at = now
 
-    def ask_again(self, raft: Raft, now: int) -> None:
+    def ask_again(self, raft: Raft, now: float) -> None:
         """
         Repeat the last question after a heartbeat interval: it may be lost.
 
         Its answer does for those before it, too.
         """
-        is_due = now - self._asked_at >= raft.state.tuning.heartbeat_ticks
+        pause = raft.state.tuning.heartbeat_ticks * self._stretch
+        is_due = now - self._asked_at >= pause
         if self._asked and is_due:
             self._asked_at = now
             with suppress(NotLeaderError):
@@ -213,12 +252,12 @@ class Reads:
                     self._later.add(read, last_applied)
                     continue
                 self._release([read])
-                read.answer.callback(_not_yet() if answer is LATER else answer)
+                self._give(read, _not_yet() if answer is LATER else answer)
         if self._later:
             ask = partial(self._answer, machine=machine, state=state)
             for read, answer in self._later.look(last_applied, ask):
                 self._release([read])
-                read.answer.callback(answer)
+                self._give(read, answer)
 
     def _answer(self, read: Query, machine: StateMachine, state: Any) -> Any:
         max_age = read.options.max_age
@@ -226,17 +265,19 @@ class Reads:
             age = self._freshness.age()
             if age is None or age > max_age:
                 return Failure(StaleError(_too_old(age, max_age)))
+        if read.query is BARRIER:
+            return None
         try:
             result, _ = machine.handle_read(read.query, state)
         except Exception as error:  # noqa: BLE001 - the caller's to deal with
             return command_failed(error)
         return result
 
-    def expire(self, now: int) -> None:
+    def expire(self, now: float) -> None:
         """Fail the reads whose deadline has passed; called with each tick."""
         for read in self._later.tick(now):
             self._release([read])
-            read.answer.callback(_not_yet())
+            self._give(read, _not_yet())
         for batches in (self._rounds, self._asked):
             # They are in the order of their deadlines.
             while batches and next(iter(batches.values())).deadline <= now:
@@ -245,7 +286,7 @@ class Reads:
         if self._waiting and self._next_deadline <= now:
             self._expire_waiting(now)
 
-    def _expire_waiting(self, now: int) -> None:
+    def _expire_waiting(self, now: float) -> None:
         waiting, self._waiting = self._waiting, []
         late = [item for item in waiting if item[2].deadline <= now]
         self._waiting = [item for item in waiting if item[2].deadline > now]
@@ -262,6 +303,11 @@ class Reads:
             lost = self._later.remove(lambda read: read.options.needs_leader)
             self._refuse(_Batch(0, lost), error())
 
+    @property
+    def depth(self) -> int:
+        """Return how many wait for their answer."""
+        return self._count
+
     def fail(self, error: Exception) -> None:
         """Fail all of them."""
         batches = [*self._rounds.values(), *self._asked.values()]
@@ -275,8 +321,15 @@ class Reads:
         for batch in batches:
             self._refuse(batch, error)
 
+    def _give(self, read: Query, answer: Any) -> None:
+        """Answer *read*, and count it if that is a failure."""
+        if type(answer) is Failure and isinstance(answer.value, Exception):
+            self._measured.failed(answer.value)
+        read.answer.callback(answer)
+
     def _refuse(self, batch: _Batch, error: Exception) -> None:
         self._release(batch.queries)
+        self._measured.failed(error, len(batch.queries))
         for read in batch.queries:
             read.answer.errback(error)
 

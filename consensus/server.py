@@ -13,12 +13,11 @@ import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from consensus import calls
+from consensus import calls, log_pages
 from consensus.companion import Home
 from consensus.core.ready import RoleChanged, TransferFailed
 from consensus.core.values import Role
 from consensus.errors import (
-    CompactedError,
     NotLeaderError,
     ProtocolError,
     RaftError,
@@ -29,6 +28,7 @@ from consensus.forwarding import Forwarding
 from consensus.interfaces import StateMachine
 from consensus.leadership import LeaderWaiters, Transfers
 from consensus.lifecycle import ServerLife
+from consensus.loans import Loans
 from consensus.options import ManyOptions, ReadOptions, WriteOptions, pack
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from twisted.application.service import Service
 
+    from consensus.config import Config
     from consensus.core.messages import Message
     from consensus.core.ready import Event
     from consensus.core.values import (
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         Status,
     )
     from consensus.driver import Driver
+    from consensus.log_pages import LogPage, PageRequest
     from consensus.members import Members
     from consensus.options import Consistency
     from consensus.sessions import Operation
@@ -65,11 +67,17 @@ class RaftServer(ServerLife):
         super().__init__(*args, **kwargs)
         self._leader_waiters = LeaderWaiters(self._clock)
         self._transfers = Transfers(self._clock)
+        self.loans = Loans(self._running, self._clock)
 
     def startService(self) -> None:
         """Begin to open the storage and to listen; see :meth:`when_started`."""
         super().startService()
         self._forwarding = Forwarding(self._transport, self.config)
+
+    def reconfigure(self, config: Config) -> None:
+        """Go on as *config* says; see the base."""
+        super().reconfigure(config)
+        self._forwarding.reconfigure(config)
 
     # --- what users call -------------------------------------------------
 
@@ -370,13 +378,12 @@ class RaftServer(ServerLife):
     def get_entry(self, index: LogIndex) -> Deferred[Entry | None]:
         """Return the entry at *index* of this server's log; ``None`` past its end."""
         log = self._running().raft.state.log
-        if not 0 < index <= log.last_index:
-            return succeed(None)
-        if index <= log.base_index:
-            return fail(CompactedError(log.base_index + 1))
-        if index > log.offset:
-            return succeed(log.entries[index - log.offset - 1])
-        return self._worker.call(lambda: self._storage.entries(index, index, 1)[0])
+        return log_pages.entry(log, self._storage, self._worker.call, index)
+
+    def log_page(self, asked: PageRequest) -> Deferred[LogPage]:
+        """Return some entries of this server's log; see :class:`.LogPage`."""
+        log = self._running().raft.state.log
+        return log_pages.page(self.name, log, self._storage, self._worker.call, asked)
 
     def set_configuration(self, members: Mapping[ServerId, Address]) -> Deferred[None]:
         """
@@ -492,4 +499,5 @@ class RaftServer(ServerLife):
     def ended(self, error: Exception) -> None:
         """Tell those who wait that nothing will come of it, because of *error*."""
         self._leader_waiters.fail(error)
+        self.loans.close()
         self._transfers.end(Failure(error))

@@ -10,27 +10,36 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.application.service import MultiService
+from twisted.internet.defer import inlineCallbacks, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python import usage
 
-from consensus import checks, config
+from consensus import checks, config, logs, reload
 from consensus.clock import default_reactor
 from consensus.errors import ConfigError
+from consensus.http.port import HTTPPort
 from consensus.interpreter import tune_interpreter
 from consensus.server import RaftServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
+
+    from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
 
     from consensus.config import Config
     from consensus.core.values import ServerId
     from consensus.errors import Finding
+    from consensus.http.routes import Route
 
 _log = Logger()
 
@@ -71,6 +80,8 @@ class Options(usage.Options):
         if self["config"] is None:
             raise usage.UsageError("say which YAML file to use: --config FILE")
         self._skip_pidfile()
+        if self.parent is not None:
+            logs.ask_twistd(self.parent)
 
     def _skip_pidfile(self) -> None:
         # Twisted writes twistd.pid into the current directory even in the
@@ -92,6 +103,8 @@ class RaftService(MultiService):
         config: What they run; one server is made for each of ``serve``.
         give_up: Called once when the last of them has failed.
         make: Makes a server.
+        routes: What the servers answer on HTTP besides.
+        load: Reads the config again, when the process gets SIGHUP.
     """
 
     def __init__(
@@ -99,21 +112,58 @@ class RaftService(MultiService):
         config: Config,
         give_up: Callable[[], None],
         make: Callable[[Config, ServerId], Any] = RaftServer,
+        routes: Sequence[Route] = (),
+        load: Callable[[], Config] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._load = load
+        self._servers: list[Any] = []
         self._config = config
         self._give_up = give_up
         self._alive = set(config.serve)
+        self._ports: list[HTTPPort] = []
         for name in config.serve:
             server = make(config, name)
             server.on_failure = self._failed
+            self._servers.append(server)
             server.setServiceParent(self)
+            address = config.http_address_of(name)
+            if address:
+                self._ports.append(HTTPPort(server, address, more=routes))
 
     def startService(self) -> None:
         """Start every server; say what each of them uses."""
         for name in self._config.serve:
             self._announce(name)
         super().startService()  # type: ignore[no-untyped-call]
+        for port in self._ports:
+            port.startService().addErrback(self._has_no_port)
+
+        if self._load is not None:
+            signal.signal(signal.SIGHUP, self._hang_up)
+
+    def _hang_up(self, *_: object) -> None:
+        """Read the config again, in a turn of the reactor's own."""
+        default_reactor().callFromThread(self.reload)
+
+    def reload(self) -> None:
+        """Read the config again; see :mod:`consensus.reload`."""
+        if self._load is not None and self.running:
+            self._config = reload.read_again(
+                self._config, self._load, self._servers, logs.adopt
+            )
+
+    @inlineCallbacks
+    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+        """Stop every server, and then answer HTTP no more."""
+        yield maybeDeferred(super().stopService)
+        for port in self._ports:
+            yield port.stopService()
+
+    def _has_no_port(self, failure: Failure) -> None:
+        """End: who watches this process could not tell what is wrong."""
+        _log.critical("{error}", error=failure.value)
+        self._give_up()
 
     def _announce(self, name: ServerId) -> None:
         chosen, durable = self._config, self._config.storage.cls.durable
@@ -182,10 +232,14 @@ def makeService(options: Options) -> MultiService:
     ends here, with status 1.
     """
     status = _ExitStatus()
-    loaded = _load(options["config"], options.get("serve", ()))
+    path, serve = options["config"], options.get("serve", ())
+    loaded = _load(path, serve)
+    logs.adopt(loaded.log)
     # All that the servers need is imported by now.
     tune_interpreter()
-    return RaftService(loaded, status.fail)
+    # With another working directory, as a daemon has, the file is the same.
+    load = partial(config.load, Path(path).absolute(), serve)
+    return RaftService(loaded, status.fail, load=load)
 
 
 def _load(path: str, serve: Sequence[ServerId]) -> Config:

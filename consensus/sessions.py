@@ -178,6 +178,34 @@ def key_of(data: bytes) -> tuple[int, int] | None:
     return session, number
 
 
+def read_entry(index: LogIndex, data: bytes) -> tuple[Operation, int, bytes]:
+    """
+    Return what the entry *data* at *index* asks for, its time in ms, and its call.
+
+    Raises:
+        StorageError: It is not one that this release can read.
+    """
+    try:
+        version, number, time = _HEAD.unpack_from(data)
+        if version != VERSION:
+            message = (
+                f"entry {index} is of version {version} of sessions, and this"
+                f" release knows {VERSION}: install the one that wrote it"
+            )
+            raise StorageError(message)
+        operation, call = Operation(number), data[_HEAD.size :]
+        check(operation, call)
+    except (ValueError, InvalidCommandError, StructError) as error:
+        message = f"entry {index} is no entry of a session: {error}"
+        raise StorageError(message) from error
+    return operation, time, call
+
+
+def numbers_of(operation: Operation, call: bytes) -> tuple[int, ...]:
+    """Return the numbers in a checked *call*, as the functions above take them."""
+    return _CALLS[operation].unpack_from(call)
+
+
 class Due(NamedTuple):
     """A command that has to be applied now, and then :meth:`Sessions.record`."""
 
@@ -304,19 +332,7 @@ class Sessions:
 
     def _read(self, index: LogIndex, data: bytes) -> tuple[Operation, bytes]:
         """Move the time on, and return the rest."""
-        try:
-            version, number, time = _HEAD.unpack_from(data)
-            if version != VERSION:
-                message = (
-                    f"entry {index} is of version {version} of sessions, and this"
-                    f" release knows {VERSION}: install the one that wrote it"
-                )
-                raise StorageError(message)
-            operation, call = Operation(number), data[_HEAD.size :]
-            check(operation, call)
-        except (ValueError, InvalidCommandError, StructError) as error:
-            message = f"entry {index} is no entry of a session: {error}"
-            raise StorageError(message) from error
+        operation, time, call = read_entry(index, data)
         self.pass_time(time)
         return operation, call
 

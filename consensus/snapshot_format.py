@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import struct
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,8 +33,12 @@ from consensus.core.values import SnapshotMeta
 from consensus.errors import DiskFullError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+
+#: Where a server's snapshots are, and what one is called: index and term.
+DIRECTORY = "snapshots"
+NAME = re.compile(r"(\d+)-(\d+)\.snapshot", re.ASCII)
 
 #: The size of every chunk but the last, on disk and on the wire: with its
 #: surroundings it fits into one value of an AMP box.
@@ -90,6 +95,45 @@ def _chunk_crc(number: int, chunk: bytes) -> int:
     return crc32c(chunk, crc32c(_POSITION.pack(number, len(chunk))))
 
 
+def split(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """
+    Yield the bytes of *pieces* as chunks of :data:`CHUNK_BYTES`.
+
+    Only the last may be shorter, and it is empty only if there is nothing at
+    all: every snapshot has a chunk.
+    """
+    waiting = bytearray()
+    is_empty = True
+    for piece in pieces:
+        view = memoryview(piece)
+        start = CHUNK_BYTES - len(waiting)
+        if len(view) < start:
+            waiting += view
+            continue
+        yield b"".join((waiting, view[:start]))
+        is_empty = False
+        while len(view) - start >= CHUNK_BYTES:
+            yield bytes(view[start : start + CHUNK_BYTES])
+            start += CHUNK_BYTES
+        waiting = bytearray(view[start:])
+    if waiting or is_empty:
+        yield bytes(waiting)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSnapshot:
+    """
+    A complete snapshot that stays readable until it is closed.
+
+    Args:
+        chunk: Returns the chunk of a number, checked.
+        close: Ends that.
+    """
+
+    chunk: Callable[[int], bytes]
+    close: Callable[[], None]
+
+
 @dataclass(frozen=True, slots=True)
 class SnapshotFile:
     """
@@ -135,6 +179,23 @@ class SnapshotFile:
             file.seek(self.start + number * (_CHUNK.size + CHUNK_BYTES))
             return self._next_chunk(file, number)
 
+    def hold(self) -> HeldSnapshot:
+        """
+        Open the file; what is returned reads it, even without its name.
+
+        Raises:
+            StorageError: It cannot be opened.
+        """
+        with disk(self.path):
+            file = self.path.open("rb")
+
+        def chunk(number: int) -> bytes:
+            with disk(self.path):
+                file.seek(self.start + number * (_CHUNK.size + CHUNK_BYTES))
+                return self._next_chunk(file, number)
+
+        return HeldSnapshot(chunk, file.close)
+
     def chunks(self) -> Iterator[bytes]:
         """
         Yield all chunks, checked; at the end, the whole is.
@@ -162,6 +223,39 @@ class SnapshotFile:
                     return chunk
         reason = f"chunk {number} of {self.meta.chunks} is wrong"
         raise damaged(self.path, reason)
+
+
+def complete_files(
+    directory: Path,
+) -> tuple[list[SnapshotFile], list[StorageError]]:
+    """
+    Return the complete snapshots of a server, the oldest first; change nothing.
+
+    Args:
+        directory: The server's.
+
+    Returns:
+        Those whose both ends are whole, and what is wrong with the others.
+
+    Raises:
+        StorageError: They cannot be listed.
+    """
+    parent = directory / DIRECTORY
+    found: list[SnapshotFile] = []
+    errors: list[StorageError] = []
+    with disk(parent):
+        paths = list(parent.iterdir()) if parent.is_dir() else []
+    for path in sorted(paths):
+        if match := NAME.fullmatch(path.name):
+            try:
+                file = SnapshotFile.open(path)
+                if (file.meta.index, file.meta.term) != (int(match[1]), int(match[2])):
+                    raise damaged(path, "its name is that of another snapshot")
+            except StorageError as error:
+                errors.append(error)
+            else:
+                found.append(file)
+    return sorted(found, key=lambda each: each.meta.index), errors
 
 
 def _content_length(path: Path, beginning: bytes) -> int:

@@ -31,16 +31,20 @@ from consensus.errors import (
 )
 from consensus.snapshot_format import (
     CHUNK_BYTES,
+    DIRECTORY,
+    NAME,
+    HeldSnapshot,
     SnapshotFile,
     chunk_head,
     damaged,
     disk,
     footer,
     header,
+    split,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from consensus.core.values import LogIndex, SnapshotMeta, Term
@@ -54,40 +58,13 @@ __all__ = [
     "split",
 ]
 
-_DIRECTORY = "snapshots"
-_NAME = re.compile(r"(\d+)-(\d+)\.snapshot", re.ASCII)
-_TEMPORARY = re.compile(_NAME.pattern + r"\.\d+\.new", re.ASCII)
+_TEMPORARY = re.compile(NAME.pattern + r"\.\d+\.new", re.ASCII)
 
 #: How much may wait for a sync.  To sync a large file only at its end would
 #: hold up the syncs of the log for as long.
 _SYNC_BYTES = 8 * 1024 * 1024
 
 _LARGEST_INDEX = (1 << 63) - 1
-
-
-def split(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """
-    Yield the bytes of *pieces* as chunks of :data:`CHUNK_BYTES`.
-
-    Only the last may be shorter, and it is empty only if there is nothing at
-    all: every snapshot has a chunk.
-    """
-    waiting = bytearray()
-    is_empty = True
-    for piece in pieces:
-        view = memoryview(piece)
-        start = CHUNK_BYTES - len(waiting)
-        if len(view) < start:
-            waiting += view
-            continue
-        yield b"".join((waiting, view[:start]))
-        is_empty = False
-        while len(view) - start >= CHUNK_BYTES:
-            yield bytes(view[start : start + CHUNK_BYTES])
-            start += CHUNK_BYTES
-        waiting = bytearray(view[start:])
-    if waiting or is_empty:
-        yield bytes(waiting)
 
 
 class SnapshotWriter(ABC):
@@ -183,6 +160,16 @@ class SnapshotStore(ABC):
         """
 
     @abstractmethod
+    def hold(self, meta: SnapshotMeta) -> HeldSnapshot:
+        """
+        Return a complete snapshot that can be read until it is closed.
+
+        Raises:
+            CompactedError: It is not kept any more, or never was.
+            StorageError: It cannot be opened.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Give up what is being written, and release everything."""
 
@@ -256,6 +243,10 @@ class MemorySnapshots(SnapshotStore):
         """Yield them from their list."""
         yield from self._find(meta)
 
+    def hold(self, meta: SnapshotMeta) -> HeldSnapshot:
+        """Return the list: it goes when nobody has it any more."""
+        return HeldSnapshot(self._find(meta).__getitem__, lambda: None)
+
     def _find(self, meta: SnapshotMeta) -> list[bytes]:
         for kept, chunks in self._kept:
             if kept == meta:
@@ -322,7 +313,7 @@ class FileSnapshots(SnapshotStore):
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory / _DIRECTORY
+        self._directory = directory / DIRECTORY
         self._kept: list[SnapshotFile] = []
         self._writers: set[_FileWriter] = set()
         self._numbers = count(1)
@@ -335,7 +326,7 @@ class FileSnapshots(SnapshotStore):
         sync_path(parent)
         found: list[tuple[tuple[LogIndex, Term], Path]] = []
         for path in self._directory.iterdir():
-            if match := _NAME.fullmatch(path.name):
+            if match := NAME.fullmatch(path.name):
                 found.append(((int(match[1]), int(match[2])), path))
             elif _TEMPORARY.fullmatch(path.name):
                 path.unlink()
@@ -370,6 +361,10 @@ class FileSnapshots(SnapshotStore):
     def chunks(self, meta: SnapshotMeta) -> Iterator[bytes]:
         """Read them one after the other."""
         yield from self._find(meta).chunks()
+
+    def hold(self, meta: SnapshotMeta) -> HeldSnapshot:
+        """Keep the file open: it can be read though its name be gone."""
+        return self._find(meta).hold()
 
     def _find(self, meta: SnapshotMeta) -> SnapshotFile:
         for kept in self._kept:

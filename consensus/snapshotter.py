@@ -27,6 +27,7 @@ from consensus.errors import (
     StorageError,
 )
 from consensus.snapshots import split
+from consensus.telemetry.measurements import Measurements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     from consensus.config import Snapshots
     from consensus.core.raft import Raft
     from consensus.core.ready import FetchChunk, Ready, ReceivedChunk
-    from consensus.core.values import Entry
+    from consensus.core.values import Entry, LogIndex
+    from consensus.snapshot_format import HeldSnapshot
     from consensus.snapshots import SnapshotStore, SnapshotWriter
 
     _T = TypeVar("_T")
@@ -78,6 +80,8 @@ class Snapshotter:
         policy: When one is taken.
         schedule: Called when the core has something new to say.
         on_error: Called when the server cannot go on.
+        note: Called with what happened, by the names of :class:`.Happening`.
+        measured: Where it is counted.
     """
 
     def __init__(  # noqa: PLR0917 - each is used, and made once, by the driver
@@ -89,15 +93,20 @@ class Snapshotter:
         policy: Snapshots,
         schedule: Callable[[], None],
         on_error: Callable[[Exception], None],
+        note: Callable[..., None] = lambda _, **__: None,
+        measured: Measurements | None = None,
     ) -> None:
+        self._measured = Measurements(lambda: 0.0) if measured is None else measured
+        self._began = 0.0
         self._raft = raft
         self._name = raft.state.server
         self._source = source
         self._store = store
         self._caller = caller
-        self._policy = policy
+        self.policy = policy
         self._schedule = schedule
         self._on_error = on_error
+        self._note = note
         self._is_over = False
         self._bytes = 0
         # Where the last attempt was, successful or not.
@@ -218,6 +227,8 @@ class Snapshotter:
             return
         self._raft.restored(meta)
         self._bytes, self._attempted = 0, meta.index
+        self._note("restored", index=meta.index)
+        self._measured.restores += 1
         _log.info(
             "{server} restored its state from the snapshot of entry {index}",
             server=self._name,
@@ -231,8 +242,7 @@ class Snapshotter:
         self._bytes += sum(map(len, map(_command, entries)))
         since = entries[-1].index - self._attempted
         is_due = (
-            since >= self._policy.every_entries
-            or self._bytes >= self._policy.every_bytes
+            since >= self.policy.every_entries or self._bytes >= self.policy.every_bytes
         )
         if is_due and self._taking is None:
             self.take().addErrback(self._complain)
@@ -274,6 +284,7 @@ class Snapshotter:
         if latest is not None and latest.index >= index:
             return _fired(latest)
         self._bytes, self._attempted = 0, index
+        self._began = self._measured.seconds()
         membership_index, membership = state.membership_at(index)
         meta = SnapshotMeta(
             index, state.log.term(index), membership.encode(), membership_index
@@ -301,6 +312,34 @@ class Snapshotter:
             raise
         return whole
 
+    # --- lending ---------------------------------------------------------------
+
+    @property
+    def last_applied(self) -> LogIndex:
+        """Return the last entry that is applied, and so in a snapshot taken now."""
+        return self._raft.state.log.last_applied
+
+    def hold(self, meta: SnapshotMeta) -> Deferred[HeldSnapshot]:
+        """Return a snapshot that stays readable; see :meth:`.SnapshotStore.hold`."""
+        return self._caller.call(partial(self._store.hold, meta))
+
+    def read_held(self, held: HeldSnapshot, number: int) -> Deferred[bytes]:
+        """
+        Return a chunk of what is held.
+
+        The Deferred fails with:
+            RejectedError: It was closed meanwhile.
+            StorageError: The chunk is damaged.
+        """
+
+        def read() -> bytes:
+            try:
+                return held.chunk(number)
+            except ValueError as error:  # as closed files say
+                raise RejectedError("the backup is over; begin again") from error
+
+        return self._caller.call(read)
+
     def _require_time(self) -> None:
         if self._is_over:
             raise RejectedError("the server stops")
@@ -319,6 +358,10 @@ class Snapshotter:
         if isinstance(result, SnapshotMeta) and not self._is_over:
             self._raft.snapshot_taken(result)
             self._schedule()
+            self._note("snapshot", index=result.index, bytes=result.size)
+            took = self._measured.seconds() - self._began
+            self._measured.snapshot_seconds.observe(took)
+            self._measured.snapshot_bytes += result.size
             _log.info(
                 "{server} took a snapshot of entry {index}: {size} bytes",
                 server=self._name,

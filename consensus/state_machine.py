@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from consensus.core.values import Address, LogIndex, ServerId, Status
     from consensus.errors import Finding
+    from consensus.guard import Touched
+    from consensus.tls import TLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +103,20 @@ class HomeServer(Protocol):
     reactor: Any
     #: An ``IReactorTime`` for everything that times out.
     clock: Any
-    #: A longer command, or query, is refused.
-    max_command_bytes: int
+    #: Who may do what, a :class:`~consensus.access.gate.Gate`; ``None`` if everybody
+    #: may do everything.  The calls here do not look at it: whoever makes them for
+    #: somebody else has to.
+    gate: Any
+    #: What connections are encrypted with; ``None`` for nothing.
+    tls: TLS | None
+
+    @property
+    def machine(self) -> StateMachine:
+        """Return the state machine of the version that applies commands now."""
+
+    @property
+    def max_command_bytes(self) -> int:
+        """Return how long a command, or a query, may be; the config may change it."""
 
     def write(self, command: Any) -> Deferred[Any]:
         """Apply *command* on every server; return the machine's result."""
@@ -237,6 +251,16 @@ class StateMachine(ABC):
         :class:`~consensus.errors.InvalidCommandError` with what was raised.
         """
 
+    def touches(self, message: Any) -> Touched | None:  # noqa: ARG002 - for those with keys
+        """
+        Return which keys *message*, a command or a query, is about.
+
+        Asked for users whose roles are for some keys only.  ``None``, which is the
+        default, stands for all: only who may touch all keys may send it then.
+        Everything counts that the result, or its absence, tells of.
+        """
+        return None
+
     def companion(self, home: HomeServer) -> Service | None:  # noqa: ARG002 - for those who have one
         """
         Return what runs beside the server *home*, such as a port of its own.
@@ -362,6 +386,31 @@ class StateMachine(ABC):
         leader's stops.
         """
         return None
+
+    def show(self, state: Any) -> Iterable[tuple[str, str]] | None:  # noqa: ARG002 - for those that can
+        """
+        Yield what people look for in *state*: names, and what they stand for.
+
+        For ``raft log state`` and the like.  ``None``, the default, lets them
+        look into *state* as Python does; override it where that says little,
+        as of a database.  A name must not come twice.
+        """
+        return None
+
+    def rehearsal(self, run: str, number: int, size: int) -> Any:  # noqa: ARG002 - for those that can
+        """
+        Return a write that does no harm, for ``raft bench``; ``None`` if there is none.
+
+        Args:
+            run: Drawn for each run: what is written belongs to it alone.
+            number: Which write of the run; some may do the same.
+            size: How many bytes it should have, about.
+        """
+        return None
+
+    def after_rehearsal(self, run: str, count: int) -> Iterable[Any]:  # noqa: ARG002 - for those that can
+        """Return writes that undo the first *count* rehearsals of *run*."""
+        return ()
 
     def encode(self, value: Any) -> bytes:
         """

@@ -20,7 +20,7 @@ from consensus.errors import NotLeaderError, RaftError
 if TYPE_CHECKING:
     from consensus.applier import Applier
     from consensus.core.raft import Raft
-    from consensus.core.values import Address, ServerId, Term
+    from consensus.core.values import Address, LogIndex, ServerId, Term
     from consensus.interfaces import Transport
 
 _decode_status = msgspec.msgpack.Decoder(Status).decode
@@ -52,20 +52,21 @@ class Upkeep:
         cluster: str,
         digest_every: int,
     ) -> None:
+        #: After so many entries digests are compared.
+        self.digest_every = digest_every
         self._raft = raft
         self._applier = applier
         self._transport = transport
         self._clock = clock
         self._cluster = cluster
-        self._digest_every = digest_every
         self._term: Term = 0
         # What voters said in this term, and when they are asked next.
         self._versions: dict[ServerId, int] = {}
         self._next_round = 0.0
         # What was entered in this term, and need not be again.
         self._entered: dict[EntryKind, bytes] = {}
-        # When this server's digest is looked at next, by index.
-        self._next_look = 0
+        # Where this server's digest was looked at last, by index.
+        self._looked_at: LogIndex = 0
 
     def look(self) -> None:
         """Do what is due; called often."""
@@ -121,10 +122,11 @@ class Upkeep:
         if not digests.is_claimed and digests.digest is not None:
             claim = claim_entry(digests.marked, digests.digest)
             self._enter(EntryKind.DIGEST, claim)
-        elif applier.last_applied >= max(
-            self._next_look, digests.marked + self._digest_every
+        elif (
+            applier.last_applied - max(self._looked_at, digests.marked)
+            >= self.digest_every
         ):
-            self._next_look = applier.last_applied + self._digest_every
+            self._looked_at = applier.last_applied
             if applier.digest() is not None:
                 self._propose(EntryKind.DIGEST, mark_entry())
 

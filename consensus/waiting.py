@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from consensus.core.values import LogIndex
     from consensus.options import ReadOptions
 
+#: A query that no state machine sees: it is answered, with nothing, when this
+#: server has applied what the query has to wait for.
+BARRIER = object()
+
 #: As many are looked at whenever something was applied; more, at each tick, so
 #: that those who wait never hold up those who write.
 _EACH_TURN = 64
@@ -31,7 +35,7 @@ class Query(NamedTuple):
 class _Waiter(NamedTuple):
     """Somebody who waits."""
 
-    deadline: int
+    deadline: float
     query: Query
 
 
@@ -46,11 +50,11 @@ class WaitingQueries:
     def __init__(self, ticks_per_second: float) -> None:
         self._ticks_per_second = ticks_per_second
         self._waiting: list[_Waiter] = []
-        self._now = 0
+        self._now = 0.0
         self._looked_at = -1
         # Since the last look, a tick has passed.
         self._has_ticked = False
-        self._next_deadline = 0
+        self._next_deadline = 0.0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -92,7 +96,7 @@ class WaitingQueries:
             self._keep(still)
         return answered
 
-    def tick(self, now: int) -> list[Query]:
+    def tick(self, now: float) -> list[Query]:
         """Let time pass; return those whose time is over."""
         self._now, self._has_ticked = now, True
         if not self._waiting or now < self._next_deadline:
@@ -111,4 +115,4 @@ class WaitingQueries:
     def _keep(self, waiting: Iterable[_Waiter]) -> None:
         self._waiting = list(waiting)
         deadlines = [each.deadline for each in self._waiting]
-        self._next_deadline = min(deadlines, default=0)
+        self._next_deadline = min(deadlines, default=0.0)

@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from consensus.errors import DiskFullError
+from consensus.telemetry.histogram import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,6 +108,8 @@ class StorageWorker:
         self._retry: Any = None
         #: Called on the thread after the next sync, before anybody hears of it.
         self.after_sync: Callable[[], None] | None = None
+        #: How long syncs took; filled on the thread.
+        self.sync_seconds = Histogram()
         self._error: Exception | None = None
         self._queue: SimpleQueue[_Write | _Call | None] = SimpleQueue()
         self._is_scheduled = False
@@ -149,6 +152,11 @@ class StorageWorker:
         answer: Deferred[_T] = Deferred()
         self._request(_Call(function, answer, is_last))
         return answer
+
+    @property
+    def depth(self) -> int:
+        """Return how many requests wait for the thread."""
+        return self._queue.qsize() + len(self._backlog)
 
     def stop(self) -> None:
         """
@@ -273,7 +281,9 @@ class StorageWorker:
             self._sync()
 
     def _sync(self) -> None:
+        began = monotonic()
         self._storage.sync()
+        self.sync_seconds.observe(monotonic() - began)
         if self.after_sync is not None:
             self.after_sync()
             self.after_sync = None

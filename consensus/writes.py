@@ -16,12 +16,14 @@ from twisted.python.failure import Failure
 
 from consensus.core.values import EntryKind, Role
 from consensus.errors import (
+    CommandFailedError,
     InvalidCommandError,
     LeadershipLostError,
     NotLeaderError,
     OverloadedError,
     TimedOutError,
 )
+from consensus.telemetry.measurements import Measurements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,12 +95,14 @@ class _Proposed:
         term: In which they were proposed.
         deadline: The tick at which they fail.
         writes: Those that wait.
+        times: When the first of them came, and when they were proposed.
     """
 
     next_index: LogIndex
     term: Term
-    deadline: int
+    deadline: float
     writes: list[_Write]
+    times: tuple[float, float]
 
 
 class Writes:
@@ -108,16 +112,36 @@ class Writes:
     Args:
         limits: What bounds them.
         max_command_bytes: The largest command; the limits' own, or less.
+        measured: Where it is counted what becomes of them.
     """
 
-    def __init__(self, limits: Limits, max_command_bytes: int) -> None:
-        self._max_pending_bytes = limits.max_pending_bytes
-        self._max_pending_requests = limits.max_pending_requests
-        self._max_command_bytes = max_command_bytes
+    def __init__(
+        self,
+        limits: Limits,
+        max_command_bytes: int,
+        measured: Measurements | None = None,
+    ) -> None:
+        self._measured = Measurements(lambda: 0.0) if measured is None else measured
+        #: When that was committed which is applied now.
+        self.committed_at = 0.0
+        # When the first of those that are new came.
+        self._began = 0.0
+        self.limit(limits, max_command_bytes)
         self._new: list[_Write] = []
         self._waiting: deque[_Proposed] = deque()
         self._count = 0
         self._bytes = 0
+
+    def limit(self, limits: Limits, max_command_bytes: int) -> None:
+        """Be bounded by these from now on; what has been taken stays."""
+        self._max_pending_bytes = limits.max_pending_bytes
+        self._max_pending_requests = limits.max_pending_requests
+        self._max_command_bytes = max_command_bytes
+
+    def hasten(self, deadline: float) -> None:
+        """Let nobody wait for longer than until *deadline*."""
+        for proposed in self._waiting:
+            proposed.deadline = min(proposed.deadline, deadline)
 
     def add(
         self,
@@ -191,9 +215,12 @@ class Writes:
             self._bytes + size > self._max_pending_bytes
             or self._count + count > self._max_pending_requests
         ):
+            self._measured.failed(OverloadedError(_OVERLOADED), count)
             return False
         self._bytes += size
         self._count += count
+        if not self._new:
+            self._began = self._measured.seconds()
         return True
 
     def check_size(self, size: int) -> None:
@@ -208,14 +235,16 @@ class Writes:
                 f"it has {size} bytes; at most {self._max_command_bytes} are possible"
                 " (limits.max_command_bytes, and what the transport carries)"
             )
-            raise InvalidCommandError(message)
+            error = InvalidCommandError(message)
+            self._measured.failed(error)
+            raise error
 
     @property
     def are_new(self) -> bool:
         """Say whether there is anything to propose."""
         return bool(self._new)
 
-    def propose(self, raft: Raft, deadline: int) -> None:
+    def propose(self, raft: Raft, deadline: float) -> None:
         """Append the writes of this turn to the log, all at once."""
         if not self._new:
             return
@@ -226,7 +255,9 @@ class Writes:
         except NotLeaderError as error:
             self._fail(batch, error)
             return
-        self._waiting.append(_Proposed(first, raft.state.term, deadline, batch))
+        now = self._measured.proposed(len(batch))
+        times = (self._began, now)
+        self._waiting.append(_Proposed(first, raft.state.term, deadline, batch, times))
 
     def applied(self, entries: Sequence[Entry], results: Sequence[Any]) -> None:
         """Answer the writes that became *entries*, if they wait here."""
@@ -250,6 +281,10 @@ class Writes:
             stop = skipped + count
             own = list(map(_term, entries[skipped:stop])).count(proposed.term)
             self._answer(writes[:own], results[skipped : skipped + own], index)
+            if own:
+                came, entered = proposed.times
+                self._measured.commit_seconds.observe(self.committed_at - entered, own)
+                self._measured.wrote(came, own)
             if own < count:
                 self._fail(writes[own:], LeadershipLostError(_LOST))
 
@@ -258,6 +293,9 @@ class Writes:
     ) -> None:
         """Answer *writes*, the first of which is at index *first*."""
         self._release(writes)
+        failed = list(map(type, results)).count(Failure)
+        if failed:
+            self._measured.failures[CommandFailedError.code] += failed
         index = first
         for (_, _, with_index, answer), result in zip(writes, results, strict=True):
             if with_index and not isinstance(result, Failure):
@@ -274,11 +312,16 @@ class Writes:
         ):
             self._fail(self._waiting.popleft().writes, LeadershipLostError(_LOST))
 
-    def expire(self, now: int) -> None:
+    def expire(self, now: float) -> None:
         """Fail the writes whose deadline has passed."""
         while self._waiting and self._waiting[0].deadline <= now:
             error = TimedOutError("not committed in time")
             self._fail(self._waiting.popleft().writes, error)
+
+    @property
+    def depth(self) -> int:
+        """Return how many wait for their answer."""
+        return self._count
 
     def fail(self, error: Exception) -> None:
         """Fail all of them."""
@@ -290,6 +333,7 @@ class Writes:
 
     def _fail(self, writes: list[_Write], error: Exception) -> None:
         self._release(writes)
+        self._measured.failed(error, len(writes))
         for _, _, _, answer in writes:
             answer.errback(error)
 

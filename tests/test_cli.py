@@ -12,6 +12,12 @@ from click.testing import CliRunner
 
 from consensus import cli, config, registry
 from consensus.admin import Report
+from consensus.connection import (
+    STATUS_COLUMNS,
+    print_table,
+    status_cells,
+    status_object,
+)
 from consensus.core.membership import Membership
 from consensus.core.values import Entry, EntryKind, HardState, Status
 from consensus.datadir import DataDirectory
@@ -269,7 +275,10 @@ class PrintTests:
     def test_table(self, capsys: pytest.CaptureFixture[str]) -> None:
         """Every member has a row; brackets in an address are no markup."""
         voter = replace(report("s1", role="leader"), standing="voter")
-        cli._print_table([voter, Report("s2", "a2", None, "gone")])
+        print_table(
+            STATUS_COLUMNS,
+            map(status_cells, [voter, Report("s2", "a2", None, "gone")]),
+        )
         heading, _, first, second = (
             line for line in capsys.readouterr().out.splitlines() if line.strip()
         )
@@ -280,7 +289,7 @@ class PrintTests:
 
     def test_objects(self) -> None:
         """A program gets the whole status, and why there is none."""
-        assert cli._as_object(report("s1")) == {
+        assert status_object(report("s1")) == {
             "server": "s1",
             "address": "[s1]",
             "standing": "",
@@ -301,7 +310,7 @@ class PrintTests:
             "snapshot_index": 0,
             "machine_version": 1,
         }
-        assert cli._as_object(Report("s2", "a2", None, "gone")) == {
+        assert status_object(Report("s2", "a2", None, "gone")) == {
             "server": "s2",
             "address": "a2",
             "standing": "",

@@ -84,6 +84,45 @@ def brief(findings: list[Finding]) -> list[tuple[str, str, int]]:
     return [(each.id, each.path, each.line) for each in findings]
 
 
+class ReachTests:
+    """Where a server may listen without encryption."""
+
+    @pytest.mark.parametrize(
+        "address",
+        ["tcp:10.0.0.1:1", "tcp:0.0.0.0:1", "tcp:db.example:1"],
+    )
+    def test_where_others_reach_it(self, findings_of: Any, address: str) -> None:
+        """Nowhere that other machines can reach."""
+        text = GOOD.replace("tcp:127.0.0.1:1", address)
+        (found,) = findings_of(text)
+        assert (found.id, found.path, found.line) == ("config.E014", "members.s1", 2)
+        assert "insecure: true" in found.hint
+
+    @pytest.mark.parametrize(
+        "address",
+        ["tcp:127.0.0.3:1", "tcp:localhost:1", "unix:/tmp/x", "tcp:\\:\\:1:1"],
+    )
+    def test_where_they_do_not(self, tmp_path: Path, address: str) -> None:
+        """Loopback addresses and UNIX sockets do."""
+        config.load(write(tmp_path, GOOD.replace("tcp:127.0.0.1:1", address)))
+
+    def test_if_it_is_said(self, tmp_path: Path) -> None:
+        """With TLS, or with a word, all do; and so does what is not served here."""
+        text = GOOD.replace("tcp:127.0.0.1:1", "tcp:10.0.0.1:1")
+        files = "{certificate: a, key: b, authority: c}"
+        assert config.load(write(tmp_path, f"{text}insecure: true\n")).insecure
+        assert config.load(write(tmp_path, f"{text}tls: {files}\n")).tls
+        assert config.load(write(tmp_path, text), ["s2"]).serve == ("s2",)
+
+    def test_programs(self) -> None:
+        """They are told likewise."""
+        with pytest.raises(ConfigError) as caught:
+            config.from_mapping(
+                {"address": "tcp:10.0.0.1:1"}, name="s1", state_machine=Counter
+            )
+        assert [each.id for each in caught.value.findings] == ["config.E014"]
+
+
 class LoadTests:
     """A good file."""
 
@@ -335,6 +374,7 @@ limits: {max_command_bytes: 1.5}
                 "0.15 or more",
             ),
             ("forward: 5", "E006", "forward", "5"),
+            ("insecure: 5", "E006", "insecure", "5"),
             ("reads: {lease: soon}", "E006", "reads.lease", "soon"),
             ("reads: {clock_drift: 1}", "E013", "reads.clock_drift", "less than 1"),
             ("reads: {clock_drift: -0.1}", "E013", "reads.clock_drift", "-0.1"),

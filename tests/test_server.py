@@ -602,7 +602,7 @@ class DiskStallTests:
         servers.result(chief.write(["set", "a", 1]))
         servers.run(5)
         assert other._driver is not None
-        assert len(other._driver._writing) == 20
+        assert len(other._driver.disk.writing) == 20
         slow.is_holding = False
         for call in slow.held:
             call()

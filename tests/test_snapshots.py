@@ -336,6 +336,38 @@ class FileTests:
         writer.abort()
 
 
+class HeldTests:
+    """A snapshot that is held can be read, whatever takes its place."""
+
+    def test_without_its_name(self, tmp_path: Path) -> None:
+        """Its file may be deleted; its room is free when it is closed."""
+        store = FileSnapshots(tmp_path)
+        meta = commit(store, META, CONTENT)
+        held = store.hold(meta)
+        for index in (8, 9, 10):
+            commit(store, replace(META, index=index), b"newer")
+        with pytest.raises(CompactedError):
+            store.hold(meta)
+        assert len(files(tmp_path)) == 2
+        read = b"".join(held.chunk(number) for number in range(meta.chunks))
+        assert read == CONTENT
+        held.close()
+        with pytest.raises(ValueError, match="closed"):
+            held.chunk(0)
+
+    def test_damage(self, tmp_path: Path) -> None:
+        """A damaged chunk is refused, like everywhere."""
+        store = FileSnapshots(tmp_path)
+        held = store.hold(commit(store, META, CONTENT))
+        (path,) = files(tmp_path)
+        data = bytearray((tmp_path / "snapshots" / path).read_bytes())
+        data[len(data) // 2] ^= 1
+        (tmp_path / "snapshots" / path).write_bytes(data)
+        with pytest.raises(StorageError, match="chunk 1 of 3 is wrong"):
+            held.chunk(1)
+        held.close()
+
+
 def no_room(*_: object) -> NoReturn:
     """Fail as a full disk does."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

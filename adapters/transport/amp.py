@@ -31,15 +31,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from adapters.transport.amp_codec import encode
-from adapters.transport.amp_connection import (
-    AMPOptions,
-    Connection,
-    Introduction,
-    check_introduction,
-)
+from adapters.transport.amp_connection import AMPOptions, Connection
 from adapters.transport.amp_factory import make_factory
+from adapters.transport.amp_hello import check_introduction
+from adapters.transport.amp_login import enter
 from adapters.transport.amp_outbound import Caller, PeerLink
-from adapters.transport.amp_tls import Contexts, SecureConnection
+from adapters.transport.amp_tls import SecureConnection, secured
 from consensus.addresses import AddressError, check_address, parse
 from consensus.errors import (
     Finding,
@@ -47,14 +44,16 @@ from consensus.errors import (
     RaftError,
     UnreachableError,
 )
-from consensus.interfaces import Transport
+from consensus.interfaces import Traffic, Transport
+from consensus.tls_contexts import Contexts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from adapters.transport.amp_hello import Introduction
     from consensus.core.messages import Message
     from consensus.core.values import Address, Identity, ServerId
-    from consensus.interfaces import TLS, Inbox
+    from consensus.interfaces import TLS, Guard, Inbox, Login
 
 _log = Logger()
 
@@ -94,6 +93,7 @@ class AMPTransport(Transport):
 
     Options: ClassVar[type[Any]] = AMPOptions
     encrypts = True
+    authenticates = True
 
     options: AMPOptions
 
@@ -101,11 +101,15 @@ class AMPTransport(Transport):
         super().__init__(options, reactor, clock)
         self.identity: Identity | None = None
         self.inbox: Inbox | None = None
+        self.guard: Guard | None = None
+        self._login: Login | None = None
         #: How many messages could not be sent.
         self.lost_messages = 0
         #: How many connections were dropped because the other end broke the
         #: protocol.
         self.violations = 0
+        # Bytes of the connections that are closed: sent, and received.
+        self._closed_bytes = [0, 0]
         self._links: dict[ServerId, PeerLink] = {}
         self._accepted: dict[ServerId, Connection] = {}
         self._callers: dict[Address, Caller] = {}
@@ -142,6 +146,14 @@ class AMPTransport(Transport):
     def secure(self, tls: TLS) -> None:
         """Put TLS under every connection from now on; see the base."""
         self._contexts = Contexts(tls)
+
+    def protect(self, guard: Guard) -> None:
+        """Let *guard* answer all calls; see the base."""
+        self.guard = guard
+
+    def identify(self, login: Login) -> None:
+        """Say *login* on all connections that are made from now on; see the base."""
+        self._login = login
 
     # Listening.
 
@@ -292,6 +304,15 @@ class AMPTransport(Transport):
         except RaftError as error:
             return fail(error)
 
+    def traffic(self) -> Traffic:
+        """Return what was sent, received, lost and refused; see the base."""
+        sent, received = self._closed_bytes
+        here = self._connections
+        sent += sum(each.sent_bytes for each in here)
+        received += sum(each.received_bytes for each in here)
+        lost, violations = self.lost_messages, self.violations
+        return Traffic(sent, received, lost, violations, len(here))
+
     # Connections.
 
     async def dial(self, address: Address) -> Connection:
@@ -300,6 +321,7 @@ class AMPTransport(Transport):
 
         Raises:
             UnreachableError: It did not work, or not in time.
+            AuthenticationError: This end is not let in.
         """
         deadline = self.clock.seconds() + self.options.connect_timeout
         try:
@@ -308,11 +330,18 @@ class AMPTransport(Transport):
             connecting = endpoint.connect(factory)
             # Twisted's own timeout goes by the wall clock.
             connecting.addTimeout(self.options.connect_timeout, self.clock)
-            made = await connecting
-            return made if self._contexts is None else await _secured(made, deadline)
+            made: Connection = await connecting
+            if self._contexts is not None:
+                made = await secured(made, deadline)
         except (*_CONNECT_ERRORS, ProtocolError) as error:
             message = f"cannot connect to {address!r}: {error or 'no answer'}"
             raise UnreachableError(message) from error
+        try:
+            await enter(made, self.guard, self._login, self.options.connect_timeout)
+        except BaseException:
+            made.drop()
+            raise
+        return made
 
     def opened(self, connection: Connection) -> None:
         """Watch over *connection* from now on."""
@@ -325,6 +354,8 @@ class AMPTransport(Transport):
     def closed(self, connection: Connection) -> None:
         """Forget *connection*, and let its link make another."""
         self._connections.discard(connection)
+        self._closed_bytes[0] += connection.sent_bytes
+        self._closed_bytes[1] += connection.received_bytes
         peer = connection.peer
         if peer is not None:
             if self._accepted.get(peer) is connection:
@@ -456,22 +487,6 @@ class AMPTransport(Transport):
     def _drop_all(self) -> None:
         for connection in list(self._connections):
             connection.drop()
-
-
-async def _secured(made: Any, deadline: float) -> Connection:
-    """
-    Return the connection above the TLS *made*, if both ends are content by then.
-
-    Raises:
-        ProtocolError: They are not.
-    """
-    connection: SecureConnection = made.wrappedProtocol
-    try:
-        await connection.secured(deadline)
-    except BaseException:
-        connection.drop()
-        raise
-    return connection
 
 
 def _check_options(options: AMPOptions) -> Iterable[Finding]:

@@ -99,6 +99,8 @@ class BoxProtocol(Protocol, ABC):
         self.heard = clock.seconds()
         #: How many bytes wait to be sent, beyond what Twisted sends at once.
         self.unsent = 0
+        #: How many bytes of boxes were handed to the transport, and came.
+        self.sent_bytes = self.received_bytes = 0
         self.is_lost = False
         #: Whether the other end has begun with TLS, where there is none.
         self.speaks_tls = False
@@ -220,6 +222,7 @@ class BoxProtocol(Protocol, ABC):
         """Handle every complete box; keep the rest until more comes."""
         if self._is_dropped:
             return
+        self.received_bytes += len(data)
         if self._rest:
             self._rest += data
             if len(self._rest) < self._need:
@@ -375,6 +378,7 @@ class BoxProtocol(Protocol, ABC):
 
     def write(self, data: bytes) -> None:
         """Send *data*, and count it while the transport does not keep up."""
+        self.sent_bytes += len(data)
         if self._has_socket:
             self._is_behind = True
         if self._is_behind:
@@ -391,9 +395,10 @@ class BoxProtocol(Protocol, ABC):
         """
         if self._has_socket and not self._is_behind and self.is_open:
             sent = self.transport.writeSomeData(data)
-            if sent == len(data):
-                return
             if isinstance(sent, int):
+                self.sent_bytes += sent
+                if sent == len(data):
+                    return
                 data = data[sent:]
         self.write(data)
 

@@ -28,8 +28,15 @@ from adapters.transport.amp_fields import (
     read_payload,
     read_text,
 )
+from adapters.transport.amp_hello import (
+    Introduction,
+    introduction_pairs,
+    versions_differ,
+)
+from adapters.transport.amp_login import COMMANDS, MAX_BOX_BYTES, Entrance
 from consensus.core.messages import InstallSnapshot
 from consensus.errors import (
+    AuthenticationError,
     InvalidCommandError,
     OutcomeUnknownError,
     OverloadedError,
@@ -39,12 +46,14 @@ from consensus.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
 
     from consensus.core.messages import Message
     from consensus.core.values import Identity, ServerId
-    from consensus.interfaces import Inbox
+    from consensus.interfaces import Guard, Inbox
 
 _log = Logger()
 
@@ -88,24 +97,6 @@ class AMPOptions:
     max_unsent_bytes: int = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Introduction:
-    """
-    What a ``Hello`` says.
-
-    Args:
-        min_version: The lowest version of the protocol that the peer speaks.
-        max_version: The highest.
-        identity: Who it is.
-        to: Whom it takes this server for.
-    """
-
-    min_version: int
-    max_version: int
-    identity: Identity
-    to: ServerId
-
-
 class Owner(Protocol):
     """What a connection needs of the transport that it belongs to."""
 
@@ -113,6 +104,7 @@ class Owner(Protocol):
     clock: Any
     identity: Identity | None
     inbox: Inbox | None
+    guard: Guard | None
 
     def welcome(self, connection: Connection, introduction: Introduction) -> None:
         """
@@ -154,6 +146,11 @@ class Connection(BoxProtocol):
         self.opened_at = self.heard
         #: Whether anything but noise has come.
         self.is_proven = False
+        #: Who is at the other end, for those who look at that.
+        self.entrance = Entrance(owner.guard)
+        self._is_guarded = owner.guard is not None
+        if is_accepted and self._is_guarded:
+            self._max_box_bytes = MAX_BOX_BYTES  # until it is known who calls
         self._owner = owner
         self._messages: list[Message] = []
         self._max_calls = owner.options.max_calls
@@ -241,13 +238,16 @@ class Connection(BoxProtocol):
 
     # Introductions.
 
-    def vouch(self, server: ServerId) -> None:
+    def vouch(self, server: ServerId) -> None:  # noqa: ARG002 - TLS looks at it
         """
-        See that the other end may say that it is *server*; without TLS, anybody may.
+        See that the other end may say that it is *server*.
+
+        Without TLS anybody may, or who knows the secret if there is one.
 
         Raises:
             ProtocolError: It may not.
         """
+        self.entrance.vouch()
 
     async def greet(self, to: ServerId) -> None:
         """
@@ -266,14 +266,14 @@ class Connection(BoxProtocol):
         self.vouch(to)
         patience = self._owner.options.connect_timeout
         try:
-            box = await self.ask(b"Hello", _introduction(own, to), patience)
+            box = await self.ask(b"Hello", introduction_pairs(own, to), patience)
         except ProtocolError as error:
             inbox.refused(to, error)
             raise
         version = read_integer(box, b"version")
         other = read_identity(box)
         if not MIN_VERSION <= version <= MAX_VERSION:
-            raise ProtocolError(_versions_differ(other.server, version, version))
+            raise ProtocolError(versions_differ(other.server, version, version))
         if other.server != to:
             message = (
                 f"the server there is {other.server!r}, not {to!r}: correct the"
@@ -299,13 +299,39 @@ class Connection(BoxProtocol):
                 self.answer(tag, ())
             case b"Hello":
                 self._take_hello(tag, box)
+            case _ if command in COMMANDS:
+                self._let_in(command, tag, box)
             case _:
                 message = (
                     f"this release knows no command {command[:100]!r}; it speaks"
                     f" versions {MIN_VERSION} to {MAX_VERSION} of the protocol"
                 )
                 self.refuse(tag, ProtocolError(message))
-        self.is_proven = True
+        self.is_proven = self.entrance.is_open
+
+    def _let_in(self, command: bytes, tag: bytes, box: Box) -> None:
+        """See who the other end is; those who are wrong are told so."""
+        looking = self.entrance.take(command, box, self.host)
+        looking.addCallback(self._was_let_in, tag)
+        looking.addErrback(self._was_refused, tag)
+
+    def _was_let_in(self, pairs: Iterable[tuple[bytes, bytes]], tag: bytes) -> None:
+        self.opened()
+        if self._may_reply():
+            self.answer(tag, pairs)
+
+    def _was_refused(self, failure: Failure, tag: bytes) -> None:
+        error = failure.value
+        if not isinstance(error, RaftError):
+            _log.failure("a login failed for a reason that is a bug", failure)
+            error = AuthenticationError("the server failed; its log says why")
+        self._reply_refusing(tag, error)
+
+    def opened(self) -> None:
+        """Take what clients send, if it is known by now who calls."""
+        self.is_proven = self.entrance.is_open
+        if self.is_proven:
+            self._max_box_bytes = self._owner.options.max_message_bytes
 
     def _take_hello(self, tag: bytes, box: Box) -> None:
         own = self._owner.identity
@@ -356,7 +382,7 @@ class Connection(BoxProtocol):
         method = read_text(box, b"method")
         payload = read_payload(box)
         if not MIN_VERSION <= version <= MAX_VERSION:
-            error = ProtocolError(_versions_differ("the caller", version, version))
+            error = ProtocolError(versions_differ("the caller", version, version))
             self.refuse(tag, error)
             return
         if version == MAX_VERSION and len(method) <= _MAX_METHOD:
@@ -381,7 +407,10 @@ class Connection(BoxProtocol):
             return
         self._calls += 1
         self._call_bytes += size
-        answer = inbox.answer(method, payload)
+        if self._is_guarded:
+            answer = self.entrance.answer(method, payload)
+        else:
+            answer = inbox.answer(method, payload)
         answer.addCallbacks(
             self._called,
             self._call_failed,
@@ -428,40 +457,3 @@ def _head(method: str) -> bytes:
             (b"method", method.encode()),
         )
     )
-
-
-def check_introduction(introduction: Introduction, own: Identity) -> None:
-    """
-    See that a peer means this server, and speaks as it does.
-
-    Raises:
-        ProtocolError: It does not.
-    """
-    other = introduction.identity
-    low, high = introduction.min_version, introduction.max_version
-    if low > MAX_VERSION or high < MIN_VERSION:
-        raise ProtocolError(_versions_differ(other.server, low, high))
-    if introduction.to != own.server:
-        message = (
-            f"{other.server!r} takes this server for {introduction.to!r}, but it is"
-            f" {own.server!r}: correct the addresses under members of"
-            f" {other.server!r}"
-        )
-        raise ProtocolError(message)
-
-
-def _versions_differ(who: str, low: int, high: int) -> str:
-    return (
-        f"{who} speaks versions {low} to {high} of the protocol, this server"
-        f" {MIN_VERSION} to {MAX_VERSION}: update the older one to a release that"
-        " speaks both"
-    )
-
-
-def _introduction(own: Identity, to: ServerId) -> list[tuple[bytes, bytes]]:
-    return [
-        (b"min_version", b"%d" % MIN_VERSION),
-        (b"max_version", b"%d" % MAX_VERSION),
-        (b"to", to.encode()),
-        *identity_items(own),
-    ]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
     from adapters.transport.amp_connection import Connection
-    from adapters.transport.amp_tls import Contexts
+    from consensus.tls_contexts import Contexts
 
 
 class Maker(Protocol):

@@ -58,6 +58,7 @@ class Dialler(Protocol):
 
         Raises:
             UnreachableError: It did not work, or not in time.
+            AuthenticationError: This end is not let in.
         """
 
     def look_for(self, peer: ServerId) -> None:
@@ -185,6 +186,7 @@ class Caller:
         self._next_try = 0.0
         # What came of the last attempt, if nothing good.
         self._why = ""
+        self._kind: type[RaftError] = UnreachableError
 
     def ask(self, method: str, payload: bytes, timeout: float) -> Deferred[bytes]:
         """Call *method*, connecting first where need be."""
@@ -198,7 +200,7 @@ class Caller:
             self._lost()
         if self._used_at < self._next_try:
             message = f"{self._why}; that was a moment ago"
-            raise UnreachableError(message)
+            raise self._kind(message)
         deadline = self._used_at + timeout
 
         def call(made: Connection) -> Deferred[bytes]:
@@ -217,9 +219,9 @@ class Caller:
         else:
             self._failures = 1  # once may be chance
 
-    def _wait(self, why: str) -> None:
+    def _wait(self, why: str, kind: type[RaftError] = UnreachableError) -> None:
         """Let some time pass before the next attempt: more each time."""
-        self._why = why
+        self._why, self._kind = why, kind
         delay = min(_LONGEST_CALL_DELAY, _FIRST_DELAY * 2.0**self._failures)
         self._failures = min(self._failures + 1, _FAILURES_TO_REPORT)
         delay *= random.uniform(0.5, 1.0)  # noqa: S311 - it is no secret
@@ -246,10 +248,10 @@ class Caller:
     async def _open(self) -> None:
         try:
             self._connection = await self._owner.dial(self.address)
-        except UnreachableError as error:
+        except RaftError as error:
             self._is_dialling = False
-            self._wait(str(error))
-            self._fail(str(error))
+            self._wait(str(error), type(error))
+            self._fail(str(error), type(error))
             return
         self._is_dialling = False
         self._opened_at = self._owner.clock.seconds()
@@ -259,11 +261,11 @@ class Caller:
             if not one.called:
                 one.callback(self._connection)
 
-    def _fail(self, message: str) -> None:
+    def _fail(self, message: str, kind: type[RaftError] = UnreachableError) -> None:
         waiting, self._waiting = self._waiting, {}
         for one in waiting:
             if not one.called:
-                one.errback(UnreachableError(message))
+                one.errback(kind(message))
 
     def is_idle(self, now: float) -> bool:
         """Say whether nobody has used the connection for long."""

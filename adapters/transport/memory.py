@@ -21,6 +21,7 @@ from consensus.errors import (
     RaftError,
 )
 from consensus.in_process import Call, InProcessTransport, as_raised_elsewhere
+from consensus.interfaces import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,6 +132,10 @@ class MemoryTransport(InProcessTransport):
             found = self._route(peer)
             if found is not None:
                 found._welcomes(self, self.name)  # noqa: SLF001 - its own class
+
+    def traffic(self) -> Traffic:
+        """Return how many messages were lost; see the base."""
+        return Traffic(lost_messages=self.lost_messages)
 
     def send(self, peer: ServerId, message: Message) -> None:
         """Queue *message* for *peer* or lose it; see the base."""

@@ -53,7 +53,6 @@ class Log:
 
     __slots__ = (
         "_before",
-        "_cache_bytes",
         "_ends",
         "_handed_out",
         "_persisting",
@@ -61,6 +60,7 @@ class Log:
         "_terms",
         "base_index",
         "base_term",
+        "cache_bytes",
         "commit_index",
         "entries",
         "last_applied",
@@ -94,7 +94,7 @@ class Log:
         self.last_applied = applied
         self._starts = [start for start, _ in term_starts]
         self._terms = [term for _, term in term_starts]
-        self._cache_bytes = cache_bytes
+        self.cache_bytes = cache_bytes
         # How many bytes of commands there are up to each entry in memory, and
         # before the first of them; counted from anywhere.
         self._ends: list[int] = []
@@ -265,11 +265,11 @@ class Log:
 
     def shrink(self) -> None:
         """Drop from memory what is durable, applied and beyond the cache."""
-        if self._size(0) <= self._cache_bytes:
+        if self._size(0) <= self.cache_bytes:
             return
         droppable = min(self.stable_index, self.last_applied) - self.offset
         # A quarter more than needed, so that not every call moves the list.
-        goal = self._cache_bytes * 3 // 4
+        goal = self.cache_bytes * 3 // 4
         fitting = range(max(0, droppable))
         count = bisect_left(fitting, -goal, key=lambda kept: -self._size(kept))
         self._drop(count)

@@ -142,6 +142,20 @@ class Raft:
         else:
             election.tick(self.state)
 
+    def retune(self, tuning: Tuning, *, is_paced_anew: bool) -> None:
+        """
+        Be as patient, and send as much, as *tuning* says from now on.
+
+        Leases rest on every member's election timeout: while one could be
+        trusted in, it must not become shorter.
+
+        Args:
+            tuning: What counts now.
+            is_paced_anew: A tick, or an election timeout, is of another
+                length: every wait for one begins anew.
+        """
+        roles.retune(self.state, tuning, is_paced_anew=is_paced_anew)
+
     def step(self, message: Message) -> None:
         """
         Take a message of another server (§3.3).
@@ -344,6 +358,10 @@ class Raft:
     def snapshot_taken(self, meta: SnapshotMeta) -> None:
         """Note that a snapshot of the state machine is durable (§5.1)."""
         snapshot.taken(self.state, meta)
+
+    def compact(self, tail: int) -> None:
+        """Drop what the latest snapshot covers, but for *tail* entries (§5.1)."""
+        snapshot.cut(self.state, tail)
 
     def snapshot_stored(self, meta: SnapshotMeta, *, is_whole: bool) -> None:
         """

@@ -32,16 +32,23 @@ _WINDOW = 16
 
 
 def taken(state: State, meta: SnapshotMeta) -> None:
+    """Cut the log, now that *meta* is durable; a tail stays (§5.1)."""
+    if state.snapshot is not None and meta.index <= state.snapshot.index:
+        return
+    state.snapshot = meta
+    cut(state, state.tuning.log_tail)
+
+
+def cut(state: State, tail: int) -> None:
     """
-    Cut the log, now that *meta* is durable; a tail stays (§5.1).
+    Drop what the latest snapshot covers, but for *tail* entries (§5.1).
 
     What is being sent to a peer has to be followed by the log, so the log
     waits for those who get an earlier snapshot just now.
     """
-    if state.snapshot is not None and meta.index <= state.snapshot.index:
+    if state.snapshot is None:
         return
-    state.snapshot = meta
-    last = min(meta.index, state.log.last_applied) - state.tuning.log_tail
+    last = min(state.snapshot.index, state.log.last_applied) - tail
     for peer, progress in state.progress.items():
         if progress.sending is not None and state.is_alive(peer):
             last = min(last, progress.sending.index)

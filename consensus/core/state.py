@@ -430,6 +430,26 @@ def make_pledge(state: State) -> None:
         state.pledge = state.tuning.election_ticks
 
 
+def retune(state: State, tuning: Tuning, *, is_paced_anew: bool) -> None:
+    """
+    Go on with *tuning*; see :meth:`.Raft.retune`.
+
+    If ticks mean something else from now on, what was counted until now says
+    little.  So nobody stands for election, gives a pledged vote, or takes a
+    peer for dead sooner than after a whole new election timeout.
+    """
+    state.tuning = tuning
+    if not is_paced_anew:
+        return
+    state.hurry = 0
+    if state.pledge:
+        make_pledge(state)
+    if state.role is not Role.LEADER:
+        restart_timer(state)
+    for progress in state.progress.values():
+        progress.heard = progress.moved = state.reign
+
+
 def _drop_leadership(state: State) -> None:
     state.progress.clear()
     state.failed_reads += [read.id for read in state.reads if read.asker is None]

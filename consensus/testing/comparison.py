@@ -28,8 +28,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from consensus.declare import as_machine
 from consensus.errors import CommandFailedError, InvalidCommandError
+from consensus.fingerprint import fingerprint, state_text
 from consensus.interfaces import StateMachine, Tick
-from consensus.testing.fingerprint import fingerprint, state_text
 from consensus.testing.machine_copy import Copy
 from consensus.testing.simulator import SimulatedCluster
 

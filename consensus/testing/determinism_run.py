@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from consensus.declare import as_machine
 from consensus.errors import StorageError
+from consensus.fingerprint import fingerprint, state_text
 from consensus.testing.determinism_traps import Territory
-from consensus.testing.fingerprint import fingerprint, state_text
 from consensus.testing.logged import Logged, taken
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from consensus.applier import Applier
 from consensus.core.values import Role
 from consensus.errors import RaftError
-from consensus.testing.fingerprint import state_text
+from consensus.fingerprint import state_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence

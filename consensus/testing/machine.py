@@ -26,10 +26,10 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from consensus.errors import InvalidCommandError, StorageError
+from consensus.fingerprint import fingerprint, state_text
 from consensus.interfaces import Later
 from consensus.testing.determinism import check_deterministic
 from consensus.testing.determinism_run import made_by
-from consensus.testing.fingerprint import fingerprint, state_text
 from consensus.testing.machine_copy import Copy, pieces, read_on_a_thread, spoil
 from consensus.testing.machine_time import TimeTests
 

@@ -9,13 +9,14 @@ from consensus.errors import InvalidCommandError
 from consensus.interfaces import StateMachine, Tick
 from contrib.kvstore import answers, commands, resp_options
 from contrib.kvstore.changes import CHANGES, next_end, pass_time
-from contrib.kvstore.commands import Command, Query, Set, Txn
+from contrib.kvstore.commands import Command, DeleteMany, Put, Query, Set, Txn
 from contrib.kvstore.digests import DigestedStore
 from contrib.kvstore.lookups import LOOKUPS
 from contrib.kvstore.memory import MemoryStore
 from contrib.kvstore.resp_options import RespOptions
 from contrib.kvstore.resp_port import Port
 from contrib.kvstore.state import StoreView, fill
+from contrib.kvstore.touches import touches
 from contrib.kvstore.transactions import apply_txn
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 _MESSAGES = (*get_args(Command), *get_args(Query))
 
 _LONGEST_HISTORY = 1_000_000
+
+#: Keys that a rehearsal writes, and for how long they last.
+_REHEARSED = 1000
+_REHEARSAL_MS = 600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,15 @@ def check_history(history: int) -> None:
     if not 0 <= history <= _LONGEST_HISTORY:
         message = f"history is 0 to {_LONGEST_HISTORY}, not {history}"
         raise ValueError(message)
+
+
+def key_text(key: bytes) -> str:
+    """Return *key* for people: its text, or, if it is none, how Python writes it."""
+    try:
+        text = key.decode()
+    except UnicodeDecodeError:
+        return repr(key)
+    return text if text.isprintable() else repr(key)
 
 
 class KVMachine(StateMachine):
@@ -125,6 +139,29 @@ class KVMachine(StateMachine):
             message = f"{value!r:.100} is no command of the key-value store"
             raise InvalidCommandError(message) from error
 
+    def show(self, state: Store) -> Iterable[tuple[str, str]]:
+        """Yield the keys with their values, and when they end."""
+        for key, item in state.scan(b"", None):
+            text = repr(item.value)
+            if item.deadline is not None:
+                text += f", ends at {item.deadline} ms"
+            if item.lease is not None:
+                text += f", of lease {item.lease}"
+            yield key_text(key), text
+
+    #: Return which keys a command or a query is about; see the base.
+    touches = staticmethod(touches)
+
+    def rehearsal(self, run: str, number: int, size: int) -> Put:
+        """Return a write of one of a few keys, which end in time; see the base."""
+        key = _rehearsed(run, number % _REHEARSED)
+        return Put(key, bytes(size), ttl=_REHEARSAL_MS)
+
+    def after_rehearsal(self, run: str, count: int) -> Iterable[DeleteMany]:
+        """Yield what removes those keys at once; see the base."""
+        keys = [_rehearsed(run, number) for number in range(min(count, _REHEARSED))]
+        yield DeleteMany(keys)
+
     def companion(self, home: HomeServer) -> Service | None:
         """Return the port for Redis' clients, if the options ask for one."""
         address = self.options.resp_address(home.name)
@@ -151,6 +188,10 @@ class KVMachine(StateMachine):
         except (ValueError, RecursionError) as error:
             message = f"not an answer of the key-value store: {error}"
             raise InvalidCommandError(message) from error
+
+
+def _rehearsed(run: str, number: int) -> bytes:
+    return f"raft-bench/{run}/{number}".encode()
 
 
 class KVStore(KVMachine):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Literal
 
-from consensus.addresses import AddressError, TCPAddress, check_address, parse
+from consensus.addresses import check_address, is_private
 from consensus.errors import Finding
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ class RespOptions:
         resp_reads: How they read; see :data:`.Consistency`.
         resp_insecure: Listen where other machines can reach it, though what is
             said there can be read and changed on the way.
+        resp_tls: Encrypt what is said there, with the files of the config's tls.
         resp_max_connections: So many clients at once.
         resp_idle_timeout: Seconds after which a client that says nothing is
             let go; 0 for never.
@@ -40,6 +40,7 @@ class RespOptions:
     resp_password: str = ""
     resp_reads: Literal["linearizable", "lease", "follower", "stale"] = "linearizable"
     resp_insecure: bool = False
+    resp_tls: bool = False
     resp_max_connections: int = 1000
     resp_idle_timeout: float = 0.0
 
@@ -93,27 +94,14 @@ def check(
 def _check_reach(
     options: RespOptions, address: Address, path: str
 ) -> Iterator[Finding]:
-    if options.resp_insecure or is_private(address):
+    if options.resp_insecure or options.resp_tls or is_private(address):
         return
     yield Finding(
         "kvstore.E004",
         f"{address!r} can be reached from other machines, and neither what is said"
         " there nor the password is encrypted",
-        "listen on tcp:127.0.0.1:PORT or a unix: path, or write resp_insecure: true"
-        " if the network is your own",
+        "listen on tcp:127.0.0.1:PORT or a unix: path, add tls: to the config and"
+        " resp_tls: true here, or write resp_insecure: true if the network is your"
+        " own",
         path,
     )
-
-
-def is_private(address: Address) -> bool:
-    """Say whether only programs of this machine can reach *address*."""
-    try:
-        parsed = parse(address)
-    except AddressError:
-        return True  # it is complained of elsewhere, and cannot be listened on
-    if not isinstance(parsed, TCPAddress) or parsed.host == "localhost":
-        return True
-    try:
-        return ip_address(parsed.host).is_loopback
-    except ValueError:
-        return False

@@ -15,12 +15,13 @@ from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from consensus.addresses import AddressError, parse
+from consensus.addresses import AddressError, is_private, parse
 from consensus.errors import UnreachableError
+from consensus.tls_contexts import Contexts
 from contrib.kvstore.resp_connection import Connection
 from contrib.kvstore.resp_keys import Cursors
-from contrib.kvstore.resp_options import is_private
 from contrib.kvstore.resp_session import Session
 
 if TYPE_CHECKING:
@@ -102,15 +103,24 @@ class Port(Service):
         return Deferred.fromCoroutine(self._listen())
 
     async def _listen(self) -> None:
-        if not (self.options.resp_insecure or is_private(self.address)):
+        options, tls = self.options, self.home.tls
+        if options.resp_tls and tls is None:
+            raise UnreachableError("resp_tls wants a tls: section in the config")
+        if options.resp_password and self.home.gate is not None:
+            raise UnreachableError(
+                "with access: in the config, leave resp_password out"
+            )
+        is_open = not is_private(self.address)
+        if is_open and not (options.resp_insecure or options.resp_tls):
             message = (
                 f"{self.address!r} can be reached from other machines: write"
-                " resp_insecure: true if Redis' clients shall come from there"
+                " resp_tls: true, or resp_insecure: true, if Redis' clients shall come"
+                " from there"
             )
             raise UnreachableError(message)
         try:
             endpoint = parse(self.address).server(self.home.reactor)
-            self._listening = await endpoint.listen(_Factory(self))
+            self._listening = await endpoint.listen(self._factory())
         except (AddressError, CannotListenError, OSError) as error:
             message = f"cannot listen for Redis' clients on {self.address!r}: {error}"
             raise UnreachableError(message) from error
@@ -120,6 +130,15 @@ class Port(Service):
             server=self.home.name,
             address=self.address,
         )
+
+    def _factory(self) -> Any:
+        """Return what makes connections, encrypted if the options ask for it."""
+        plain, tls = _Factory(self), self.home.tls
+        if not self.options.resp_tls or tls is None:
+            return plain
+        # Twisted's annotations know of its own factories only.
+        secure: Any = TLSMemoryBIOFactory
+        return secure(Contexts(tls), False, plain)  # noqa: FBT003 - Twisted's signature
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDeferred
 
-from consensus.errors import RaftError
+from consensus.errors import AuthenticationError, PermissionDeniedError, RaftError
+from consensus.interfaces import Login
 from contrib.kvstore.commands import Compare, DeleteRange, GetItem, Txn
 from contrib.kvstore.resp_parser import size_of
 from contrib.kvstore.resp_plans import (
@@ -27,16 +28,21 @@ from contrib.kvstore.resp_plans import (
 )
 from contrib.kvstore.resp_replies import NO_LIST, OK, Error, Reply
 from contrib.kvstore.resp_table import TABLE, Spec
+from contrib.kvstore.touches import touches
 from contrib.kvstore.values import MAX_MANY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from twisted.python.failure import Failure
 
+    from consensus.access.users import Kind
     from contrib.kvstore.resp_port import Port
 
 _SHOWN = 128
+
+# How the reply begins to what a user may not do.
+_FORBIDDEN = ("NOPERM", "NOAUTH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,10 @@ class Session:
         """Be as a new one."""
         self.name = b""
         self.protocol = 2
-        self.is_trusted = not self.port.options.resp_password
+        has_users = self.port.home.gate is not None
+        self.is_trusted = not (has_users or self.port.options.resp_password)
+        #: The user, where there are users.
+        self.caller: Any = None
         self.queue: list[_Queued] | None = None
         self._queued_bytes = 0
         self._is_dirty = False
@@ -121,7 +130,11 @@ class Session:
 
     def _run(self, spec: Spec, words: list[bytes]) -> Plan | Reply:
         try:
-            return spec.run(self, words)
+            made: Plan | Reply = spec.run(self, words)
+            if isinstance(made, Plan):
+                kind: Kind = "write" if made.writes else "read"
+                self.permit(spec.name, kind, made.operations)
+            return made  # noqa: TRY300 - it is what this is about
         except RefusedError as error:
             return Error(str(error))
 
@@ -166,7 +179,13 @@ class Session:
         self._end()
         if is_dirty:
             return Error("EXECABORT Transaction discarded because of previous errors.")
+        self.permit("exec", "read", map(GetItem, watched))
         prepared = [self._run(each.spec, each.words) for each in queue]
+        for reply in prepared:
+            if isinstance(reply, Error) and reply.text.startswith(_FORBIDDEN):
+                return Error(
+                    f"EXECABORT Transaction discarded because of: {reply.text}"
+                )
         operations: list[Any] = []
         for each in prepared:
             if isinstance(each, Plan):
@@ -184,6 +203,7 @@ class Session:
         if self.queue is not None:
             return Error("ERR WATCH inside MULTI is not allowed")
         new = [key for key in dict.fromkeys(keys(words)) if key not in self.watched]
+        self.permit("watch", "read", map(GetItem, new))
         if size_of([*self.watched, *new]) > self.port.max_request:
             return Error("ERR too many keys are watched")
         found = gatherResults(
@@ -204,25 +224,80 @@ class Session:
 
     # --- who it is --------------------------------------------------------
 
-    def authenticate(self, user: bytes, password: bytes) -> None:
+    def authenticate(
+        self, user: bytes | None, password: bytes
+    ) -> Deferred[None] | None:
         """
-        Trust the client if that is the password.
+        Trust the client if that is the password, or a token where there are users.
 
         Raises:
             RefusedError: It is not.
+
+        If there is a Deferred, it fails with the same.
         """
+        gate = self.port.home.gate
+        if gate is not None:
+            word = password.decode("utf-8", "surrogateescape")
+            login = Login(token=word)
+            if user is not None:
+                login = Login(user.decode("utf-8", "surrogateescape"), word)
+            done: Deferred[Any] = gate.login(login, self.address.rpartition(":")[0])
+            return done.addCallbacks(self._logged_in, _unknown_user)
         wanted = self.port.options.resp_password.encode()
         is_right = hmac.compare_digest(password, wanted)
-        if user != b"default" or (wanted and not is_right):
+        if user not in {None, b"default"} or (wanted and not is_right):
             raise RefusedError(
                 "WRONGPASS invalid username-password pair or user is disabled."
             )
         self.is_trusted = True
+        return None
+
+    def _logged_in(self, caller: Any) -> None:
+        self.caller = caller
+        self.is_trusted = True
+
+    def permit(self, command: str, kind: Kind, operations: Iterable[Any]) -> None:
+        """
+        See that the user may do *operations*, which *command* comes to.
+
+        Raises:
+            RefusedError: The user may not, or is one no more.
+        """
+        gate = self.port.home.gate
+        if gate is None:
+            return
+        try:
+            gate.permit(self.caller, kind, map(touches, operations))
+        except AuthenticationError:
+            raise RefusedError("NOAUTH Authentication required.") from None
+        except PermissionDeniedError:
+            message = (
+                f"NOPERM User {self.user} has no permissions to run the '{command}'"
+                " command, or not with these keys"
+            )
+            raise RefusedError(message) from None
+
+    @property
+    def user(self) -> str:
+        """Return who the client is."""
+        return self.caller.user if self.caller else "default"
+
+    @property
+    def seen(self) -> list[Session]:
+        """Return the clients that this one may know of."""
+        gate = self.port.home.gate
+        try:
+            if gate is None or gate.user_of(self.caller).is_admin:
+                return self.port.sessions()
+        except AuthenticationError:
+            pass
+        return [self]
 
     # --- what takes more than one step --------------------------------------
 
     def flush(self) -> Deferred[Reply]:
         """``FLUSHALL``: remove all keys, some thousand at a time."""
+        self.permit("flushall", "write", [DeleteRange()])
         return Deferred.fromCoroutine(self._flush())
 
     async def _flush(self) -> Reply:
@@ -259,6 +334,16 @@ def _failed(failure: Failure) -> Reply:
         failure, error = error.subFailure, error.subFailure.value
     failure.trap(RaftError)
     return Error(text_of(cast("RaftError", error)))
+
+
+def _unknown_user(failure: Failure) -> None:
+    """Refuse who cannot log in."""
+    if failure.check(AuthenticationError):
+        message = f"WRONGPASS {failure.value}"
+    else:
+        failure.trap(RaftError)
+        message = text_of(cast("RaftError", failure.value))
+    raise RefusedError(message)
 
 
 def _unknown(words: list[bytes]) -> str:

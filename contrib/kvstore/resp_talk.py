@@ -79,21 +79,23 @@ def reset(session: Session, words: list[bytes]) -> Reply:
     return "RESET"
 
 
-def auth(session: Session, words: list[bytes]) -> Reply:
+def auth(session: Session, words: list[bytes]) -> Reply | Deferred[Reply]:
     """``AUTH [user] password``."""
     if len(words) > 3:  # noqa: PLR2004 - AUTH, user and password
         raise RefusedError(SYNTAX)
-    if len(words) == 2 and not session.port.options.resp_password:  # noqa: PLR2004 - no user
+    has_users = session.port.home.gate is not None
+    is_open = not (has_users or session.port.options.resp_password)
+    if len(words) == 2 and is_open:  # noqa: PLR2004 - no user
         raise RefusedError(
             "ERR AUTH <password> called without any password configured for the"
             " default user. Are you sure your configuration is correct?"
         )
-    user = words[1] if len(words) > 2 else b"default"  # noqa: PLR2004 - likewise
-    session.authenticate(user, words[-1])
-    return OK
+    user = words[1] if len(words) > 2 else None  # noqa: PLR2004 - likewise
+    waiting = session.authenticate(user, words[-1])
+    return OK if waiting is None else waiting.addCallback(lambda _: OK)
 
 
-def hello(session: Session, words: list[bytes]) -> Reply:
+def hello(session: Session, words: list[bytes]) -> Reply | Deferred[Reply]:
     """``HELLO [2 | 3 [AUTH user password] [SETNAME name]]``."""
     protocol = session.protocol
     if len(words) > 1:
@@ -102,15 +104,24 @@ def hello(session: Session, words: list[bytes]) -> Reply:
         if protocol not in PROTOCOLS:
             raise RefusedError("NOPROTO unsupported protocol version")
     chosen, rest = session.name, words[2:]
+    who: tuple[bytes, bytes] | None = None
     while rest:
         match [rest[0].upper(), *rest[1:]]:
             case [b"AUTH", user, password, *rest]:
-                session.authenticate(user, password)
+                who = user, password
             case [b"SETNAME", word, *rest]:
                 chosen = _name(word)
             case _:
                 message = f"ERR Syntax error in HELLO option '{name(rest[0])}'"
                 raise RefusedError(message)
+    waiting = None if who is None else session.authenticate(*who)
+    if waiting is None:
+        return _greet(session, protocol, chosen)
+    return waiting.addCallback(lambda _: _greet(session, protocol, chosen))
+
+
+def _greet(session: Session, protocol: int, chosen: bytes) -> Reply:
+    """Speak *protocol* from now on; say who this is."""
     if not session.is_trusted:
         raise RefusedError(
             "NOAUTH HELLO must be called with the client already authenticated,"
@@ -183,7 +194,7 @@ def _client_info(session: Session, words: list[bytes]) -> Reply:
 
 
 def _client_list(session: Session, words: list[bytes]) -> Reply:
-    sessions = session.port.sessions()
+    sessions = session.seen
     match [words[2].upper(), *words[3:]] if words[2:] else []:
         case []:
             pass
@@ -210,7 +221,7 @@ def describe(session: Session) -> str:
         f" name={name(session.name)} age={int(now - session.opened_at)}"
         f" idle={int(now - session.heard_at)} flags={'N' if queued < 0 else 'x'} db=0"
         f" sub=0 psub=0 ssub=0 multi={queued} watch={len(session.watched)}"
-        f" cmd={session.last_command} user=default resp={session.protocol}"
+        f" cmd={session.last_command} user={session.user} resp={session.protocol}"
         f" lib-name={session.library[b'LIB-NAME']}"
         f" lib-ver={session.library[b'LIB-VER']}"
     )

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from twisted.internet.defer import Deferred
 
 from consensus.errors import (
+    AuthenticationError,
     CommandFailedError,
     InvalidCommandError,
     NotYetError,
     OutcomeUnknownError,
+    PermissionDeniedError,
     RejectedError,
 )
 from contrib.kvstore import commands
@@ -117,7 +119,7 @@ class Watch:
             answer = await self._unless_closed(reading)
         except NotYetError:
             return
-        except InvalidCommandError:
+        except (InvalidCommandError, AuthenticationError, PermissionDeniedError):
             raise
         except CommandFailedError as error:
             raise _compacted(error) or error from None

@@ -19,13 +19,13 @@ from twisted.trial.unittest import TestCase
 from adapters.transport.amp import AMPTransport
 from adapters.transport.amp_bytes import encode_box
 from adapters.transport.amp_commands import split_bytes
-from adapters.transport.amp_tls import Contexts
 from consensus import aio, blocking
 from consensus.client import Client
 from consensus.errors import ConfigError
 from consensus.local import start_peer, status, stop_peer
 from consensus.testing.transport_inbox import RecordingInbox
 from consensus.tls import TLS
+from consensus.tls_contexts import Contexts
 from contrib.kvstore.client import KVClient
 from contrib.kvstore.machine import KVStore
 from tests.support.certificates import Authority

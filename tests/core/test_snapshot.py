@@ -106,6 +106,26 @@ class TakenTests:
         assert network.disks["s1"].base == (0, 0)
         assert network.rafts["s1"].state.snapshot == meta
 
+    def test_the_tail_goes_when_that_is_asked_for(self) -> None:
+        """As much of it as is asked for, and nothing comes back."""
+        network = led()
+        meta = network.snapshot("s1")
+        raft = network.rafts["s1"]
+        raft.compact(1)
+        assert raft.state.log.base_index == meta.index - 1
+        raft.compact(0)
+        assert raft.state.log.base_index == meta.index
+        raft.compact(5)
+        assert raft.state.log.base_index == meta.index
+
+    def test_without_one_nothing_goes(self) -> None:
+        """A log that no snapshot covers stays whole."""
+        network = led()
+        raft = network.rafts["s1"]
+        raft.compact(0)
+        assert raft.state.log.base_index == 0
+        assert raft.ready() is None
+
     def test_names_the_membership_that_counted_there(self) -> None:
         """Not a later one that is not applied yet."""
         network = led(tuning=_SHORT)

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import pytest
 import yaml
 
@@ -58,9 +59,10 @@ SHORT = [
     *(
         f"docs/reference/{name}.md"
         for name in (
-            *("batch-format", "bench", "command-line", "config"),
+            *("backup-format", "batch-format", "bench", "config"),
             *("counter", "declared-machines", "errors", "queue"),
-            *("library", "redis-commands", "snapshot-files"),
+            *("dev-commands", "library", "log-commands", "logs-and-traces"),
+            *("look-commands", "redis-commands", "snapshot-files"),
             *("storage-formats", "testing"),
             "wal-format",
         )
@@ -164,8 +166,11 @@ class ReferenceTests:
     def test_config(self) -> None:
         """Every key of the parts and of options stands there, with its default."""
         rows = re.findall(
-            r"^\| `(\w+)` \| `([^`]*)` \|", reference("config"), re.MULTILINE
+            r"^\| `(\w+)` \| `([^`]*)` \|",
+            reference("config") + reference("logs-and-traces"),
+            re.MULTILINE,
         )
+        assert {"level", "format", "levels", "sample"} <= {name for name, _ in rows}
         known = {
             (each.name, yaml.safe_dump(each.default).split("\n")[0])
             for cls in (
@@ -202,7 +207,7 @@ class ReferenceTests:
 
     def test_findings(self) -> None:
         """Every id of a finding stands there, and no other."""
-        sources = [*ROOT.glob("consensus/*.py"), *ROOT.glob("adapters/**/*.py")]
+        sources = [*ROOT.glob("consensus/**/*.py"), *ROOT.glob("adapters/**/*.py")]
         made = {
             identifier
             for source in sources
@@ -217,6 +222,25 @@ class ReferenceTests:
             assert f"`raft {name}" in text
             for parameter in command.params:
                 assert parameter.opts[0] in text, (name, parameter.opts)
+
+    def test_log_commands(self) -> None:
+        """Every command about logs stands there, with its options."""
+        text, log = reference("log-commands"), cli.raft.commands["log"]
+        assert isinstance(log, click.Group)
+        for name, command in log.commands.items():
+            assert f"`raft log {name}" in text
+            for parameter in command.params:
+                if isinstance(parameter, click.Option):
+                    assert f"`{parameter.opts[0]}" in text, (name, parameter.opts)
+
+    def test_look_commands(self) -> None:
+        """Every option of the commands that look at a cluster stands there."""
+        text = reference("look-commands")
+        for name in ("watch-status", "events", "explain", "bench", "compact"):
+            assert f"## raft {name}" in text
+            for parameter in cli.raft.commands[name].params:
+                if isinstance(parameter, click.Option):
+                    assert parameter.opts[0] in text, (name, parameter.opts)
 
     def test_bench(self) -> None:
         """Every scenario of the bench stands there, and every option and rival."""

@@ -180,5 +180,5 @@ def warnings() -> Iterator[list[str]]:
         formatEvent(event)
         for event in events
         if event["log_level"].name in {"warn", "error", "critical"}
-        and event["log_namespace"].startswith("adapters.")
+        and event["log_namespace"].startswith(("adapters.", "consensus.tls_contexts"))
     ]

@@ -7,11 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: Where the console scripts of this environment are; a link must not be followed.
 SCRIPTS = Path(sys.executable).parent
@@ -19,14 +22,42 @@ SCRIPTS = Path(sys.executable).parent
 #: Everything takes a second or two; this is for a machine that is busy.
 PATIENCE = 60
 
+# The ports of two processes that run tests side by side; of more, some share.
+_FIRST_PORT = 11_000
+_PORTS_EACH = 10_000
+_WORKERS = 2
+
+
+def _own_ports() -> Iterator[int]:
+    """
+    Yield ports, round and round, that no other process of tests takes.
+
+    They are below those that the system gives to who connects: one of those
+    might be taken by a connection before its server has begun to listen.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = _FIRST_PORT + worker % _WORKERS * _PORTS_EACH
+    turn = os.getpid() % _PORTS_EACH
+    return cycle(
+        [*range(first + turn, first + _PORTS_EACH), *range(first, first + turn)]
+    )
+
+
+_ports = _own_ports()
+
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on right now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Return ports that nobody listens on, and that nobody else is given."""
+    return list(islice(filter(_is_free, _ports), count))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as taken:
+        try:
+            taken.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 class MemberProcesses:
@@ -57,6 +88,8 @@ class MemberProcesses:
         self.document = document
         self.config.write_text(yaml.safe_dump(document))
         self.running: dict[str, subprocess.Popen[bytes]] = {}
+        #: Further options of ``twistd``.
+        self.options: tuple[str, ...] = ()
 
     def invite(self, name: str, **keys: Any) -> str:
         """
@@ -80,7 +113,8 @@ class MemberProcesses:
     def start(self, name: str, *wrapper: str) -> None:
         """Start the process of *name*, under *wrapper*; it logs to a file."""
         config = self.config_of(name)
-        arguments = ["--nodaemon", "raft", f"--config={config}", f"--serve={name}"]
+        own = ["raft", f"--config={config}", f"--serve={name}"]
+        arguments = ["--nodaemon", *self.options, *own]
         with (self.directory / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
                 [*wrapper, SCRIPTS / "twistd", *arguments],

@@ -4,9 +4,9 @@ Does what a page of the documentation says, in an empty directory.
 A block whose first line is a file's name as a comment (``# shop.py``) is
 written to that file.  A ``console`` block is typed: a line that begins with
 ``$`` is a command, the lines after it are what it prints, and ``...`` in them
-stands for anything.  A ``twistd`` runs on when its lines have come, until a
-line ``^C`` or the page's end.  Blocks in other languages, such as ``sh``, are
-not typed.
+stands for anything.  A ``twistd``, or a ``raft dev``, runs on when its lines
+have come, until a line ``^C`` or the page's end.  Blocks in other languages,
+such as ``sh``, are not typed.
 
 Ports of loopback are replaced by free ones.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _ADDRESS = re.compile(r"(?<=127\.0\.0\.1:)\d+")
-_SERVER = re.compile(r"(?:\w+=\S+ )*twistd ")
+_SERVER = re.compile(r"(?:\w+=\S+ )*(?:twistd|raft dev) ")
 _INTERRUPT = "^C"
 
 

@@ -99,7 +99,7 @@ class LifeTests:
         """Even where nobody has looked at the config."""
         ports, port = _port("tcp:0.0.0.0:6379")
         error = ports.servers.failing(port.startService(), UnreachableError)
-        assert "write resp_insecure: true" in str(error)
+        assert "write resp_tls: true, or resp_insecure: true" in str(error)
         assert port.home.reactor.tcpServers == []
 
     def test_clients_are_counted_and_bounded(self) -> None:

@@ -1,0 +1,1 @@
+"""Backups of a whole cluster in one file, and new clusters from them."""

@@ -1,0 +1,1 @@
+"""The commands of ``raft``, a module for each kind of work; ``cli`` adds them."""

@@ -1,0 +1,1 @@
+"""``raft doctor``: what is the matter with the hosts of a cluster, measured."""

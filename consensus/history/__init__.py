@@ -1,0 +1,1 @@
+"""What stands in a log, and what the state was after each of its entries."""

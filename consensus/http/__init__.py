@@ -1,0 +1,1 @@
+"""A server's HTTP port: health, metrics, and all that the ``raft`` command does."""

@@ -1,0 +1,1 @@
+"""What a server counts and measures, and how that is published."""
