@@ -146,6 +146,11 @@ def common_name(certificate: x509.Certificate) -> str:
     return str(found[0].value) if len(found) == 1 else ""
 
 
+def user_name(certificate: x509.Certificate) -> str:
+    """Return the user that *certificate* may stand for; empty for a server's."""
+    return "" if server_names(certificate) else common_name(certificate)
+
+
 def may_be_used(certificate: x509.Certificate, usage: x509.ObjectIdentifier) -> bool:
     """Say whether *certificate* is for *usage*; one without any is for all."""
     extension = _extension(certificate, x509.ExtendedKeyUsage)

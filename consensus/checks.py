@@ -25,6 +25,7 @@ from consensus.access import files
 from consensus.addresses import check_address
 from consensus.datadir import DataDirectory
 from consensus.errors import Finding
+from consensus.http_addresses import beneath
 from consensus.interfaces import no_authentication, no_encryption
 
 if TYPE_CHECKING:
@@ -145,11 +146,12 @@ def _http(config: Config) -> Iterator[Finding]:
     for server in config.serve:
         address = config.http_address_of(server)
         path = f"http.{server}" if server in config.http else "http"
-        if address in _addresses(config).values():
+        place = beneath(address)
+        if place in _addresses(config).values():
             message = f"{address!r} is where servers listen to one another"
             yield Finding("http.E002", message, "write another port", path)
         elif address:
-            yield from check_address(path, address, _HTTP_IDS, is_served=True)
+            yield from check_address(path, place, _HTTP_IDS, is_served=True)
 
 
 def _storage(config: Config) -> Iterator[Finding]:

@@ -212,7 +212,12 @@ class _Reader:
         rest["access"] = self._access(rest["tls"])
         http = self._get("http")
         rest["http"] = read_http(
-            http, self._filler, rest["members"], rest["serve"], rest["insecure"]
+            http,
+            self._filler,
+            rest["members"],
+            rest["serve"],
+            is_insecure=rest["insecure"],
+            has_tls=rest["tls"] is not None,
         )
         self._check_reach(rest)
         rest["preferred_leaders"] = self._preferred(rest["members"])

@@ -1,4 +1,8 @@
-"""What the config says of where servers answer HTTP."""
+"""
+What the config says of where servers answer HTTP.
+
+As ``tls:HOST:PORT`` they answer HTTPS; HTTP as ``tcp:HOST:PORT`` and ``unix:PATH``.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,27 @@ if TYPE_CHECKING:
 
 _HINT = "write a port, as 9201, or an address, as tcp:127.0.0.1:9201"
 
+_ENCRYPTED = "tls:"
+
+
+def is_encrypted(address: Address) -> bool:
+    """Say whether HTTPS is spoken at *address*."""
+    return address.startswith(_ENCRYPTED)
+
+
+def beneath(address: Address) -> Address:
+    """Return where to listen for what is answered at *address*: without the TLS."""
+    return f"tcp:{address[len(_ENCRYPTED) :]}" if is_encrypted(address) else address
+
 
 def read_http(
     value: Value | None,
     filler: Filler,
     members: Mapping[ServerId, Address],
     serve: Collection[ServerId],
-    is_insecure: bool,  # noqa: FBT001 - the config's word for it
+    *,
+    is_insecure: bool,
+    has_tls: bool,
 ) -> dict[ServerId, Address]:
     """
     Return where servers answer HTTP; see :class:`.Config`.
@@ -32,21 +50,38 @@ def read_http(
         members: Who may be named.
         serve: Who is hosted here.
         is_insecure: Other machines may reach it, though nothing is encrypted.
+        has_tls: There is something to encrypt with.
     """
     if value is None or value.content is False:
         return {}
     found = _read(value, filler, members, serve)
     for name in (*serve, ""):
-        address = found.get(name, "")
-        if not (is_insecure or is_private(address)):
-            filler.complain(
-                "config.E014",
-                f"other machines can reach {address!r}, and nothing is encrypted",
-                "write a port alone, which only this machine reaches, or insecure:"
-                " true if only machines that you trust reach it",
-                value,
-            )
+        _check(found.get(name, ""), value, filler, is_insecure, has_tls)
     return found
+
+
+def _check(
+    address: Address,
+    value: Value,
+    filler: Filler,
+    is_insecure: bool,  # noqa: FBT001 - as above
+    has_tls: bool,  # noqa: FBT001 - as above
+) -> None:
+    """Complain if *address* cannot be encrypted, or is not and should be."""
+    if is_encrypted(address):
+        if not has_tls:
+            message = f"{address!r} wants a certificate, and there is no tls: section"
+            hint = "add tls: (raft certs init makes what it needs)"
+            filler.complain("config.E014", message, hint, value)
+    elif not (is_insecure or is_private(address)):
+        filler.complain(
+            "config.E014",
+            f"other machines can reach {address!r}, and nothing is encrypted",
+            "write tls:HOST:PORT, which takes the certificate of the tls: section, or"
+            " a port alone, which only this machine reaches, or insecure: true if"
+            " only machines that you trust reach it",
+            value,
+        )
 
 
 def _read(

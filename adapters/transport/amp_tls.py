@@ -25,6 +25,7 @@ from zope.interface import implementer
 from adapters.transport.amp_connection import Connection
 from consensus.certificates import common_name, server_names
 from consensus.errors import ProtocolError, RaftError
+from consensus.tls_contexts import describe
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
@@ -33,25 +34,6 @@ if TYPE_CHECKING:
     from consensus.core.values import ServerId
 
 _log = Logger()
-
-# What OpenSSL finds wrong with a certificate, by its numbers.  One that
-# another authority of the same name has signed has a wrong signature (7).
-_FLAWS = {
-    9: "is not valid yet",
-    10: "has expired",
-    26: "may not be used for that end of a connection; see its extendedKeyUsage",
-} | dict.fromkeys((2, 7, 18, 19, 20, 21), "is not signed by the authority here")
-
-# What the other end finds wrong, as alerts are called in OpenSSL's messages.
-_ALERTS = {
-    "unknown ca": "is not signed by the authority there",
-    "decrypt error": "is not signed by the authority there",
-    "certificate expired": "has expired",
-    "bad certificate": "is not valid, or not yet",
-    "unsupported certificate": (
-        "may not be used for this end of a connection; see its extendedKeyUsage"
-    ),
-}
 
 #: What to say of an end that does not begin with TLS.
 NO_TLS = "what it sends is not TLS; does it have tls: in its config?"
@@ -150,34 +132,13 @@ class SecureConnection(Connection):
         """Return why TLS ends with *reason*; empty if that is no fault of it."""
         error = None if reason is None else reason.value
         if isinstance(error, SSL.Error):
-            return _describe(error, self.flaw)
+            return describe(error, self.flaw)
         if self._is_encrypted or self.is_accepted or self._is_dropped:
             return ""
         return (
             "it hung up during the TLS handshake; perhaps it has no tls: in its"
             " config, or no room for another connection"
         )
-
-
-def _describe(error: SSL.Error, flaw: tuple[int, int] | None) -> str:
-    """Return what OpenSSL's *error* means, to be said of the other end."""
-    if flaw is not None:
-        number, depth = flaw
-        what = _FLAWS.get(number, f"is refused by OpenSSL (verify error {number})")
-        whose = f"a certificate {depth} above its own" if depth else "its certificate"
-        return f"{whose} {what}"
-    entries = error.args[0] if error.args else ()
-    texts = [str(entry[-1]).lower() for entry in entries] or ["it is broken off"]
-    text = texts[-1]
-    if "did not return a certificate" in text:
-        return "it has no certificate"
-    if "unsupported protocol" in text or "alert protocol version" in text:
-        return "it does not speak TLS 1.3"
-    if "alert" in text:
-        for words, what in _ALERTS.items():
-            if words in text:
-                return f"it refuses this end's certificate, which {what}"
-    return f"TLS failed: {text}"
 
 
 async def secured(made: Any, deadline: float) -> Connection:

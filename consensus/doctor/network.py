@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from consensus.doctor.disk import Times
 from consensus.doctor.ports import holder_of
 from consensus.errors import Finding, InvalidCommandError, RaftError
+from consensus.http_addresses import beneath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -127,7 +128,7 @@ def http_findings(config: Config, ways: Sequence[Way]) -> Iterator[Finding]:
     """Yield who holds the HTTP ports of served members that do not run."""
     runs = {way.server for way in ways if is_itself(config, way)}
     for server in config.serve:
-        holder = holder_of(config.http_address_of(server))
+        holder = holder_of(beneath(config.http_address_of(server)))
         if holder and server not in runs:
             yield Finding(
                 "doctor.E005",

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from consensus.certificates import user_name
 from contrib.kvstore.resp_batches import Batch
 from contrib.kvstore.resp_parser import Parser
 from contrib.kvstore.resp_replies import Error, encode
@@ -40,7 +41,7 @@ _CHUNK = 64 * 1024
 _FOREIGN = frozenset({b"POST", b"HOST:"})
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHandshakeListener)
 class Connection(Protocol):
     """
     One client.
@@ -79,6 +80,16 @@ class Connection(Protocol):
         # Twisted says when the client does not take what we send.
         transport.registerProducer(self, streaming=True)
         self._port.opened(self)
+
+    def handshakeCompleted(self) -> None:
+        """Find out whose certificate the client has shown, if it is encrypted."""
+        transport = cast("Any", self.transport)
+        try:
+            user = user_name(transport.getPeerCertificate().to_cryptography())
+        except ValueError:
+            return  # it cannot be read, and is nobody's
+        self.session.certify(user)
+        self._parser.is_trusted = self.session.is_trusted
 
     def dataReceived(self, data: bytes) -> None:
         """Take *data*."""

@@ -15,11 +15,10 @@ from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from consensus.addresses import AddressError, is_private, parse
 from consensus.errors import UnreachableError
-from consensus.tls_contexts import Contexts
+from consensus.tls_contexts import Contexts, Encrypting
 from contrib.kvstore.resp_connection import Connection
 from contrib.kvstore.resp_keys import Cursors
 from contrib.kvstore.resp_session import Session
@@ -136,9 +135,7 @@ class Port(Service):
         plain, tls = _Factory(self), self.home.tls
         if not self.options.resp_tls or tls is None:
             return plain
-        # Twisted's annotations know of its own factories only.
-        secure: Any = TLSMemoryBIOFactory
-        return secure(Contexts(tls), False, plain)  # noqa: FBT003 - Twisted's signature
+        return Encrypting(Contexts(tls), plain, "a connection of a Redis client")
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:

@@ -83,6 +83,8 @@ class Session:
         self.library = {b"LIB-NAME": "", b"LIB-VER": ""}
         self.last_command = "NULL"
         self.is_closing = False
+        # The user whose certificate the client has shown.
+        self._certified: Any = None
         self.reset()
 
     def reset(self) -> None:
@@ -90,9 +92,11 @@ class Session:
         self.name = b""
         self.protocol = 2
         has_users = self.port.home.gate is not None
-        self.is_trusted = not (has_users or self.port.options.resp_password)
         #: The user, where there are users.
-        self.caller: Any = None
+        self.caller: Any = self._certified
+        self.is_trusted = self.caller is not None or not (
+            has_users or self.port.options.resp_password
+        )
         self.queue: list[_Queued] | None = None
         self._queued_bytes = 0
         self._is_dirty = False
@@ -251,6 +255,13 @@ class Session:
             )
         self.is_trusted = True
         return None
+
+    def certify(self, user: str) -> None:
+        """Trust the client, who has shown the certificate of *user*, if it counts."""
+        gate = self.port.home.gate
+        self._certified = None if gate is None else gate.certified(user)
+        if self._certified is not None:
+            self._logged_in(self._certified)
 
     def _logged_in(self, caller: Any) -> None:
         self.caller = caller

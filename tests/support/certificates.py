@@ -74,6 +74,7 @@ class Authority:
     def issue(
         self,
         *names: str,
+        subject: str = "",
         usages: Collection[x509.ObjectIdentifier] = (),
         days: tuple[float, float] = (-1.0, 400.0),
     ) -> Issued:
@@ -82,6 +83,7 @@ class Authority:
 
         Args:
             names: The DNS names in it.
+            subject: Its common name; by default the first of *names*.
             usages: What it may be used for; for everything without any.
             days: From when and until when it is valid, from now.
         """
@@ -91,7 +93,7 @@ class Authority:
         more: tuple[x509.ExtensionType, ...] = (basic,)
         if usages:
             more = (basic, x509.ExtendedKeyUsage(usages))
-        subject = names[0] if names else "somebody"
+        subject = subject or (names[0] if names else "somebody")
         return _sign(subject, names, validity, more, (self.own, self.name))
 
     def member(self, directory: Path, *names: str, **rest: Any) -> TLS:
