@@ -287,11 +287,11 @@ def progress(
         is_shown: Whether there is a bar at all.
     """
     console = Console(stderr=True)
-    with Progress(
-        console=console,
-        transient=True,
-        disable=not (is_shown and console.is_terminal),
-    ) as bar:
+    if not (is_shown and console.is_terminal):
+        # A bar that is disabled leaves an empty line, by older releases of rich.
+        yield lambda _done, _total: None
+        return
+    with Progress(console=console, transient=True) as bar:
         task = bar.add_task(title, total=None)
 
         def on_progress(done: int, total: int) -> None:

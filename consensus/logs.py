@@ -14,6 +14,7 @@ import signal
 import sys
 from datetime import UTC, datetime
 from functools import lru_cache
+from io import TextIOWrapper
 from string import Formatter
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,14 @@ def as_json(event: dict[str, Any]) -> str:
     if failure is not None:
         line["traceback"] = _shortened(failure.getTraceback())
     kept = {key: value for key, value in line.items() if value not in (None, {})}
-    return json.dumps(kept, ensure_ascii=False) + "\n"
+    # In ASCII a line can be written to whatever the process got as its output.
+    return json.dumps(kept) + "\n"
+
+
+def as_text(event: dict[str, Any]) -> str | None:
+    """Return *event* as ``twistd`` writes it, in characters that UTF-8 has."""
+    line = formatEventAsClassicLogText(event)
+    return line and line.encode(errors="backslashreplace").decode()
 
 
 def _time(seconds: Any) -> str:
@@ -198,10 +206,17 @@ def _to_file(name: str, *, is_foreground: bool) -> Log:
         raise SystemExit("twistd: daemons cannot log to stdout")
     if is_foreground and name in {"", "-"}:
         file: Any = sys.stdout
+        if isinstance(file, TextIOWrapper):
+            # A locale may lack characters; a line is not lost for that.
+            file.reconfigure(errors="backslashreplace")
     else:
-        file = LogFile.fromFullPath(name or "twistd.log")
+        try:
+            file = LogFile.fromFullPath(name or "twistd.log")
+        except OSError as error:
+            message = f"twistd: cannot log to {name or 'twistd.log'}: {error.strerror}"
+            raise SystemExit(message) from None
         _rotate_on_signal(file)
-    forms: dict[str, Any] = {"json": as_json, "text": formatEventAsClassicLogText}
+    forms: dict[str, Any] = {"json": as_json, "text": as_text}
     return Log(_twistd.logs, lambda name: FileLogObserver(file, forms[name]))
 
 

@@ -9,7 +9,7 @@ from twisted.logger import Logger, LogLevel, LogPublisher
 from twisted.python.failure import Failure
 
 from consensus.config_values import Logs
-from consensus.logs import MOST_CHARACTERS, Log, as_json
+from consensus.logs import MOST_CHARACTERS, Log, as_json, as_text
 
 
 def logged(act: Any, logs: Logs | None = None) -> list[dict[str, Any]]:
@@ -57,6 +57,18 @@ class JSONTests:
         )
         assert line["message"] == "x\ny b'bytes' nan None"
         assert line["fields"] == {"a": "x\ny", "b": "5 bytes", "c": "nan", "d": None}
+
+    def test_ascii(self) -> None:
+        """A line can be written in any encoding, and means the same."""
+        line = as_json({"log_format": "{a}", "a": "\u20ac \udcff"})
+        assert line.isascii()
+        assert json.loads(line)["message"] == "\u20ac \udcff"
+
+    def test_text(self) -> None:
+        """Nor is a line of text lost for a name that is not UTF-8."""
+        line = as_text({"log_format": "{a}", "a": "\u20ac \udcff", "log_time": 0.0})
+        assert line is not None
+        assert line.endswith("\u20ac \\udcff\n")
 
     def test_traceback(self) -> None:
         """A failure has its traceback in the same line."""

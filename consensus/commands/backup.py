@@ -207,10 +207,12 @@ def _progress(
 ) -> Generator[Callable[[int, int], None], None, None]:
     """Lend what is called with the bytes done and all bytes; a bar shows it."""
     console = Console(stderr=True)
+    if not (is_shown and console.is_terminal):
+        # A bar that is disabled leaves an empty line, by older releases of rich.
+        yield lambda _done, _total: None
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(
-        *columns, console=console, disable=not (is_shown and console.is_terminal)
-    ) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task(name, total=None)
 
         def on_progress(done: int, total: int) -> None:

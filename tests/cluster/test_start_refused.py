@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 from contextlib import ExitStack, contextmanager
+from os import pidfd_open
+from select import select
 from threading import Timer
 from typing import TYPE_CHECKING, Any
 
@@ -254,6 +256,30 @@ class EndTests:
         assert "no server is left in this process" in ended.stdout
         assert "Server Shut Down." in ended.stdout
         assert "Traceback" not in ended.stdout + ended.stderr
+
+    def test_no_place_for_the_log(self, tmp_path: Path) -> None:
+        """A log that cannot be opened is a line, and nothing runs."""
+        path = write_config(tmp_path)
+        ended = run(tmp_path, "twistd", "--logfile=no/log", "raft", "-c", str(path))
+        assert_refused(ended, "cannot log to no/log: No such file or directory")
+
+    def test_daemon(self, tmp_path: Path) -> None:
+        """Without --nodaemon it leaves the terminal, and its pidfile ends it."""
+        path, pidfile = write_config(tmp_path), tmp_path / "s1.pid"
+        places = ("--logfile=s1.log", "--pidfile=s1.pid")
+        began = run(tmp_path, "twistd", *places, "raft", "-c", str(path))
+        assert (began.returncode, began.stdout, began.stderr) == (0, "", "")
+        process = pidfd_open(int(pidfile.read_text()))
+        try:
+            done = run(tmp_path, "raft", "-c", str(path), "kv", "set", "a", "1")
+            assert done.returncode == 0, done.stderr
+        finally:
+            signal.pidfd_send_signal(process, signal.SIGTERM)
+            ended, _, _ = select([process], [], [], PATIENCE)
+            os.close(process)
+        assert ended
+        assert not pidfile.exists()
+        assert "s1 stopped" in (tmp_path / "s1.log").read_text()
 
 
 class Cluster:

@@ -87,7 +87,7 @@ class ConfigTests:
         for member in members:
             loaded = config.load(tmp_path / "cluster.yaml", [member])
             assert loaded.tls is not None
-            assert loaded.insecure == (name == "kubernetes.yaml")
+            assert not loaded.insecure
             assert loaded.data_dir == Path("/var/lib/raft")
             assert loaded.http_address_of(member).endswith(":9201")
             assert loaded.members[member].endswith(":9101")
@@ -187,6 +187,8 @@ class PlaceTests:
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             get = container()[probe]["httpGet"]
             assert get["port"] == "http"
+            assert get["scheme"] == "HTTPS"
+            assert "http: tls:" in CONFIGS["kubernetes.yaml"]
             asked.add(get["path"])
         assert asked == {"/livez", "/readyz"}
         assert asked <= routes

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from consensus.core.values import Role
+from consensus.errors import RaftError, _all_classes
 from consensus.http.metrics import METRICS, OWN
 from tests.support.servers import Servers
 from tests.support.web import browser_of
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).parents[2] / "docs"
 
 _NAME = re.compile(r"\braft_[a-z_]+")
+
+#: A metric, and the labels that are asked of it.
+_CHOICE = re.compile(r"\b(raft_[a-z_]+)\{([^}]*)\}")
+_LABEL = re.compile(r"(\w+)=~?\"")
+_GROUPS = re.compile(r"\bby \(([^)]*)\)")
 
 
 def scrape(servers: Servers, server: RaftServer) -> dict[str, Any]:
@@ -160,6 +167,43 @@ class PageTests:
         }
         assert named
         assert not named - known
+
+    @pytest.mark.parametrize(
+        "name", ["deploy/grafana-dashboard.json", "deploy/alerts.yaml"]
+    )
+    def test_labels(self, name: str) -> None:
+        """Every label that is asked for is one of its metric's."""
+        asked = expressions(DOCS / name)
+        chosen = [found for text in asked for found in _CHOICE.findall(text)]
+        assert chosen
+        for metric, labels in chosen:
+            assert set(_LABEL.findall(labels)) <= labels_of(metric), metric
+        for text in asked:
+            has = set[str]().union(*map(labels_of, _NAME.findall(text)))
+            for group in _GROUPS.findall(text):
+                assert set(group.split(", ")) <= has, text
+
+    def test_values(self) -> None:
+        """Every role, standing and code that an alert asks for is one."""
+        known = {
+            "role": {role.value for role in Role},
+            "standing": {"voter", "learner"},
+            "code": {each.code for each in _all_classes(RaftError)},
+            "job": {"raft"},
+        }
+        for text in expressions(DOCS / "deploy/alerts.yaml"):
+            for label, values in re.findall(r'(\w+)=~?"([^"]+)"', text):
+                assert set(values.split("|")) <= known[label], text
+
+
+def labels_of(metric: str) -> set[str]:
+    """Return the labels of what is called *metric* in an expression."""
+    for each in METRICS:
+        if metric == each.full_name:
+            return {*OWN, *each.labels}
+        if each.kind == "histogram" and metric.startswith(f"{each.name}_"):
+            return {*OWN, *each.labels, "le"}
+    raise AssertionError(metric)
 
 
 def expressions(path: Path) -> list[str]:

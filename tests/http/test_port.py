@@ -131,6 +131,7 @@ class ConfigTests:
             ("{s9: 9201}", "config.E010"),
             ("{s1: 9201, s2: 9201}", "config.E009"),
             ("tcp:0.0.0.0:9201", "config.E014"),
+            ("tls:127.0.0.1:9201", "config.E014"),
             ("{s1: 'tcp:example.org:9201'}", "config.E014"),
         ],
     )
@@ -151,6 +152,13 @@ class ConfigTests:
         path = written(tmp_path, "tcp:0.0.0.0:9201")
         path.write_text(path.read_text() + "insecure: true\n")
         assert load(path).http_address_of("s1") == "tcp:0.0.0.0:9201"
+
+    def test_encrypted(self, tmp_path: Path) -> None:
+        """Where there is a certificate, others may reach it without another word."""
+        path = written(tmp_path, "tls:0.0.0.0:9201")
+        files = "{certificate: a, key: b, authority: c}"
+        path.write_text(path.read_text() + f"tls: {files}\n")
+        assert load(path).http_address_of("s1") == "tls:0.0.0.0:9201"
 
     @pytest.mark.parametrize(
         ("said", "finding"),
