@@ -27,7 +27,7 @@ from tests.support.processes import PATIENCE, SCRIPTS, free_ports
 if TYPE_CHECKING:
     from pathlib import Path
 
-_ADDRESS = re.compile(r"(?<=127\.0\.0\.1:)\d+")
+_ADDRESS = re.compile(r"(?:(?<=127\.0\.0\.1:)|(?<=0\.0\.0\.0:))\d+")
 _SERVER = re.compile(r"(?:\w+=\S+ )*(?:twistd|raft dev) ")
 _INTERRUPT = "^C"
 
