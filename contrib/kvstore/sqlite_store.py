@@ -394,7 +394,21 @@ def _failed(path: Path, error: sqlite3.Error) -> StorageError:
 def _connect(path: Path) -> sqlite3.Connection:
     """Return a connection that begins no transactions by itself."""
     # A view is made in the reactor's thread and read in another one.
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, factory=_Connection
+    )
+
+
+class _Connection(sqlite3.Connection):
+    """
+    One that closes itself if nobody does.
+
+    A server that fails, or a simulated one that dies, does not come to it; from
+    Python 3.13 on, that is a warning.
+    """
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class SQLiteView:

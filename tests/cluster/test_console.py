@@ -173,7 +173,6 @@ def see_the_leader(cluster: Cluster, tab: Tab) -> None:
 def change_the_members(cluster: Cluster, tab: Tab) -> None:
     """Add a member, and remove it again, without a mouse."""
     address = cluster.invite("s4", http=f"tcp:127.0.0.1:{free_ports(1)[0]}")
-    cluster.start("s4")
     tab.tab_to("add")
     tab.press(Keys.ENTER)
     # What is missing is said, and what the API says is shown.
@@ -186,6 +185,9 @@ def change_the_members(cluster: Cluster, tab: Tab) -> None:
     assert tab.focused() == "add"
     tab.press(Keys.ENTER)
     answer(tab, "s4", address)
+    tab.until(lambda: "s4" in rows(tab))
+    # Now: it would have joined by itself.
+    cluster.start("s4")
     tab.until(lambda: re.search(r"\bvoter\b", rows(tab).get("s4", "")))
     tab.tab_to("Remove: s4")
     tab.press(Keys.ENTER)
@@ -288,7 +290,7 @@ def test_login(tmp_path: Path, tab: Tab) -> None:
         # There is no way around it.
         tab.press(Keys.ESCAPE)
         tab.press(Keys.ESCAPE)
-        assert tab.text("#dialog-title") == "Log in"
+        tab.until(lambda: tab.text("#dialog-title") == "Log in")
         log_in(tab, "wrong")
         tab.until(lambda: tab.text("#dialog-error") != "")
         assert leader_of(tab) == ""

@@ -15,6 +15,7 @@ from selenium.common.exceptions import (
 )
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -79,7 +80,8 @@ class Tab:
 
     def press(self, *keys: str) -> None:
         """Press *keys*, wherever the focus is."""
-        self.driver.switch_to.active_element.send_keys(*keys)
+        # Not to an element: it may be replaced, or be hidden, at any moment.
+        ActionChains(self.driver).send_keys(*keys).perform()
 
     def focused(self) -> str:
         """Return what the one with the focus is called."""
