@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from twisted.internet.defer import gatherResults
 
-from consensus.errors import ProtocolError, RaftError
+from consensus.errors import InvalidChangeError, ProtocolError, RaftError
 from consensus.events import EventPage, EventQuery
 from consensus.inspection import Explanation
 from consensus.log_pages import PageRequest, read_page
@@ -274,15 +274,25 @@ def leader_view(cluster: Client) -> Deferred[LeaderView]:
     return answer.addCallback(_decoded, LeaderView)
 
 
-def transfer(cluster: Client, target: ServerId | None) -> Deferred[ServerId]:
+async def transfer(cluster: Client, target: ServerId | None) -> ServerId:
     """
     Let the leader hand over to *target*, or to whom it sees fit.
 
-    The Deferred fires with the new leader; it fails with what
-    :meth:`.RaftServer.transfer` fails with.
+    A *target* that leads already is what was wanted, and no failure.
+
+    Returns:
+        The new leader.
+
+    Raises:
+        RaftError: What :meth:`.RaftServer.transfer` fails with.
     """
-    answer = cluster.ask_leader("transfer", (target or "").encode())
-    return answer.addCallback(bytes.decode)
+    try:
+        answer = await cluster.ask_leader("transfer", (target or "").encode())
+    except InvalidChangeError:
+        if target is None or (await leader_view(cluster)).server != target:
+            raise
+        return target
+    return answer.decode()
 
 
 def find_leader(reports: Iterable[Report]) -> ServerId | None:

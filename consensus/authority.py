@@ -133,7 +133,10 @@ def look(path: Path) -> tuple[x509.Certificate, ...]:
     try:
         with path.open("rb") as file:
             return tuple(x509.load_pem_x509_certificates(file.read(MAX_BYTES)))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror or error}"
+        raise AuthorityError(message) from error
+    except ValueError as error:
         message = f"{path} is no certificate in PEM format: {error}"
         raise AuthorityError(message) from error
 

@@ -104,6 +104,11 @@ class _Raft(click.Group):
         except RaftError as error:
             click.echo(f"raft: {_explain(error)}", err=True)
             ctx.exit(_exit_status(error))
+        except click.UsageError:
+            raise  # click shows how it is used
+        except click.ClickException as error:
+            click.echo(f"raft: {error.format_message()}", err=True)
+            ctx.exit(error.exit_code)
 
 
 def _broken(name: str, reason: str) -> click.Command:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -45,6 +46,13 @@ DEFAULT_TIMEOUT = 3.5
 #: The file that is read if none is named.
 DEFAULT_CONFIG = "config.yaml"
 
+#: How wide a table in a pipe may be.
+_PIPE = 240
+
+#: How many columns of a table may be broken, and what is beside each cell.
+_BREAKABLE = 2
+_BESIDE_A_CELL = 3
+
 EXIT_FAILED = 1
 EXIT_NOT_DONE = 2
 EXIT_UNKNOWN = 3
@@ -71,6 +79,8 @@ class Connection:
         self.timeout = timeout
         self._login = login
         self._config: Config | None = None
+        #: Whether a signal has ended it, so that connections are lost.
+        self.is_ending = False
 
     @property
     def patience(self) -> float:
@@ -142,6 +152,7 @@ class Connection:
             ensureDeferred(connected()).addBoth(finish)
 
         reactor.callWhenRunning(begin)
+        reactor.addSystemEventTrigger("before", "shutdown", self._end)
         reactor.run()
         if not outcome:
             raise click.Abort  # by a signal
@@ -149,6 +160,9 @@ class Connection:
         if isinstance(result, Failure):
             result.raiseException()
         return result
+
+    def _end(self) -> None:
+        self.is_ending = True
 
     def _transport(self, reactor: Any, clock: Any) -> Transport:
         engine, tls = self.config.transport, self.config.tls
@@ -212,18 +226,24 @@ def print_findings(findings: Iterable[Finding], source: str) -> None:
         click.echo(checks.render(finding, source), err=True)
 
 
-def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+def table_of(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], width: int
+) -> Table | Text:
     """
-    Return a table of *rows*; a column whose name begins with ``#`` has numbers.
+    Return *rows* as a table, or, where *width* is too little, one below the other.
 
-    The last two columns may be broken to fit a screen.
+    A column whose name begins with ``#`` has numbers.  The last two columns may
+    be broken, between words, to fit a screen.
     """
+    names, rows = [name.removeprefix("#") for name in columns], list(rows)
+    if rows and _width_of(names, rows) > width:
+        return _listed(names, rows)
     table = Table(box=box.SIMPLE_HEAD)
     for number, name in enumerate(columns, 1):
         table.add_column(
             name.removeprefix("#"),
             justify="right" if name.startswith("#") else "left",
-            no_wrap=number <= len(columns) - 2,
+            no_wrap=number <= len(columns) - _BREAKABLE,
             overflow="fold",
         )
     for row in rows:
@@ -232,12 +252,35 @@ def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     return table
 
 
+def _width_of(names: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Return how wide a screen has to be for a table of *rows*."""
+    width = 1
+    for number, column in enumerate(zip(names, *rows, strict=True), 1):
+        is_whole = number <= len(names) - _BREAKABLE
+        words = column if is_whole else [w for cell in column for w in cell.split()]
+        width += max(map(cell_len, words), default=0) + _BESIDE_A_CELL
+    return width
+
+
+def _listed(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Text:
+    """Return a line for each cell, and an empty one between two rows."""
+    longest = max(map(cell_len, names))
+    blocks = (
+        "\n".join(
+            f"{name:<{longest}}  {cell}" for name, cell in zip(names, row, strict=True)
+        )
+        for row in rows
+    )
+    return Text("\n\n".join(blocks))
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table as :func:`table_of` makes it; in a pipe nothing is broken."""
+    """Print what :func:`table_of` makes of them; in a pipe it is always a table."""
     console = Console()
+    width = console.width
     if not console.is_terminal:
-        console.width = 240
-    console.print(table_of(columns, rows))
+        console.width, width = _PIPE, sys.maxsize
+    console.print(table_of(columns, rows, width))
 
 
 #: The columns of :func:`status_cells`.

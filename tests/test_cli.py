@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from consensus import cli, config, registry
 from consensus.admin import Report
@@ -17,6 +20,7 @@ from consensus.connection import (
     print_table,
     status_cells,
     status_object,
+    table_of,
 )
 from consensus.core.membership import Membership
 from consensus.core.values import Entry, EntryKind, HardState, Status
@@ -217,7 +221,7 @@ class ApplicationCommandTests:
         """One that cannot be loaded says why, and stops nothing else."""
         result = run(name, "--some", "argument")
         assert result.exit_code == 1
-        assert result.stderr.startswith("Error: ")
+        assert result.stderr.startswith("raft: ")
         assert (
             "no_such_driver" if name == "cli-broken" else "no click"
         ) in result.stderr
@@ -286,6 +290,20 @@ class PrintTests:
         assert "_".join(heading.split()) == "_".join(names.split())
         assert first.split() == ["s1", "leader", "3", "7", "6", "voter", "[s1]", "yes"]
         assert second.split() == ["s2", *"-----", "a2", "no:", "gone"]
+
+    def test_narrow(self) -> None:
+        """Where a table would be cut off, each cell has a line, and is whole."""
+        rows = [status_cells(each) for each in (report("s1"), report("s2"))]
+        for width in range(20, 120):
+            narrow = Console(width=width)
+            with narrow.capture() as captured:
+                narrow.print(table_of(STATUS_COLUMNS, rows, width))
+            shown = captured.get()
+            assert shown.count("follower") == 2, (width, shown)
+            assert ("commit index" in shown, "reachable" in shown) == (True, True)
+        assert isinstance(table_of(STATUS_COLUMNS, rows, 119), Table)
+        assert isinstance(table_of(STATUS_COLUMNS, rows, 60), Text)
+        assert isinstance(table_of(STATUS_COLUMNS, [], 20), Table)
 
     def test_objects(self) -> None:
         """A program gets the whole status, and why there is none."""

@@ -75,7 +75,7 @@ def events(
 
     async def work(cluster: Client) -> None:
         members = await _members(connection, cluster)
-        await _Followers(cluster, connection.patience, since, as_json).follow(members)
+        await _Followers(connection, cluster, since, as_json).follow(members)
 
     connection.follow(work)
 
@@ -168,21 +168,22 @@ class _Followers:
     Asks every member again and again.
 
     Args:
+        connection: How long to wait for an answer, beside the time that it may
+            wait; and whether all connections are lost because the command ends.
         cluster: The way to them.
-        patience: Seconds for an answer, beside the time that it may wait.
         since: What happened before is not printed; ``None``: before now.
         as_json: How to print.
     """
 
     def __init__(
         self,
+        connection: Connection,
         cluster: Client,
-        patience: float,
         since: float | None,
         as_json: bool,  # noqa: FBT001 - handed on
     ) -> None:
+        self._connection = connection
         self._cluster = cluster
-        self._patience = patience
         self._since = since
         self._as_json = as_json
         self._followed: set[tuple[ServerId, Address]] = set()
@@ -209,9 +210,11 @@ class _Followers:
         is_back, is_first = True, True
         while True:
             try:
-                page = await admin.events(self._cluster, address, query, self._patience)
+                page = await admin.events(
+                    self._cluster, address, query, self._connection.patience
+                )
             except RaftError as error:
-                if is_back:
+                if is_back and not self._connection.is_ending:
                     self._show(_note(server, "unreachable", error=str(error)))
                 is_back = False
                 await self._cluster.pause(_PAUSE)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from consensus import admin, registry
-from consensus.connection import EXIT_FAILED, EXIT_NOT_DONE, print_findings
-from consensus.errors import ConfigError, InvalidChangeError
+from consensus.connection import EXIT_FAILED, print_findings
+from consensus.errors import ConfigError, InvalidChangeError, UnreachableError
 from consensus.history.source import opened
 from consensus.log_pages import MAX_ENTRIES
 
@@ -179,11 +179,13 @@ class Source:
         if known is not None:
             return known
         counted = await self.connection.count(cluster)
-        for report in [*counted.members, *counted.others]:
-            if report.server == self.server:
-                return report.address
-        click.echo(f"raft: there is no member {self.server!r}", err=True)
-        sys.exit(EXIT_NOT_DONE)
+        found = {each.server: each.address for each in admin.reports_of(counted)}
+        if self.server in found:
+            return found[self.server]
+        if counted.newest is None:
+            raise UnreachableError("none of the members answers")
+        message = f"{self.server} is no member; those are: {', '.join(found)}"
+        raise InvalidChangeError(message)
 
 
 @contextmanager

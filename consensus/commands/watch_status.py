@@ -70,7 +70,7 @@ def _printer(live: Live | None, *, as_json: bool) -> Callable[[Sequence[Report]]
         return _Changes().show
 
     def show(reports: Sequence[Report]) -> None:
-        table = table_of(STATUS_COLUMNS, map(status_cells, reports))
+        table = table_of(STATUS_COLUMNS, map(status_cells, reports), live.console.width)
         live.update(table, refresh=True)
 
     return show

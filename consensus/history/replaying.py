@@ -66,6 +66,7 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True):
         state_sum: A checksum of the state; empty for a result.
         rows: The state.
         error: Why it goes no further.
+        missing: Why there is no such state machine at all.
     """
 
     index: int
@@ -74,6 +75,7 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True):
     state_sum: str = ""
     rows: dict[str, str] | None = None
     error: str = ""
+    missing: str = ""
 
 
 def _sum(text: str) -> str:
@@ -127,7 +129,9 @@ def main() -> None:
         for step in steps(msgspec.json.decode(sys.argv[1], type=Task)):
             index = step.index
             out.write(encode(step) + b"\n")
-    except (RaftError, registry.EngineError) as error:
+    except registry.EngineError as error:
+        out.write(encode(Step(index, missing=str(error))) + b"\n")
+    except RaftError as error:
         out.write(encode(Step(index, error=str(error))) + b"\n")
     out.flush()
 

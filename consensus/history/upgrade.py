@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from consensus.errors import StorageError
+from consensus.errors import InvalidChangeError, StorageError
 from consensus.history.replaying import Step, Task
 from consensus.history.rows import Difference, differences
 from consensus.history.source import no_progress
@@ -109,6 +109,7 @@ class Rehearsal:
 
         Raises:
             StorageError: A process ended without a word.
+            InvalidChangeError: One of the versions is no state machine.
         """
         count, found, same = 0, None, 0
         for old, new in self._pairs(every=self.every):
@@ -193,7 +194,10 @@ def _told(task: Task) -> Iterator[Iterator[Step]]:
 def _steps(process: subprocess.Popen[bytes]) -> Iterator[Step]:
     decode = msgspec.json.Decoder(Step).decode
     for line in process.stdout or ():
-        yield decode(line)
+        step = decode(line)
+        if step.missing:
+            raise InvalidChangeError(step.missing)
+        yield step
     if process.wait():
         message = (
             f"a version of the machine ended with exit status {process.returncode}"

@@ -32,6 +32,9 @@ class Connection(Protocol):
     def run(self, work: Callable[[Client], Awaitable[_T]]) -> _T:
         """Run *work* with a client of the cluster; return its result."""
 
+    def follow(self, work: Callable[[Client], Awaitable[None]]) -> None:
+        """Run *work* as :meth:`run` does, until a signal, which is no failure."""
+
 
 @click.group()
 def kv() -> None:
@@ -207,7 +210,7 @@ def watch_keys(
     as_json: bool,  # noqa: FBT001 - click's flag
 ) -> None:
     """
-    Print each change of the keys that begin with PREFIX, or of all.
+    Print each change of the keys that begin with PREFIX, or of all, until Ctrl-C.
 
     A line has the revision, set, delete or expire, the key, and the value that
     was set, with tabs in between.
@@ -225,7 +228,8 @@ def watch_keys(
 
     connection: Connection = ctx.obj
     try:
-        connection.run(watching)
+        # Whoever asks for so many changes has to know that there were fewer.
+        (connection.follow if count is None else connection.run)(watching)
     except CompactedError as error:
         click.echo(f"raft: {error}", err=True)
         ctx.exit(_EXIT_MISSING)

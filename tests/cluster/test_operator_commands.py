@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,11 @@ class Following:
         """Press Ctrl-C; return the exit status."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(PATIENCE)
+
+
+def is_printed(command: Following, words: str) -> bool:
+    """Return whether *command* has printed *words*."""
+    return words in command.text
 
 
 @contextmanager
@@ -186,7 +192,11 @@ def test_events(cluster: MemberProcesses) -> None:
             if e["server"] == leader and e["seq"] is not None
         ]
         assert numbers == list(range(1, len(numbers) + 1))
+        gone_before = sum(e["kind"] == "unreachable" for e in events.objects())
         assert events.interrupt() == 0
+        # That connections are lost then is no news.
+        gone_after = sum(e["kind"] == "unreachable" for e in events.objects())
+        assert gone_after == gone_before
 
 
 def test_watch_status(cluster: MemberProcesses) -> None:
@@ -204,6 +214,25 @@ def test_watch_status(cluster: MemberProcesses) -> None:
         last = watched.objects()[-1]
         assert last["leader"] == heir
         assert {each["server"] for each in last["members"]} == set(cluster.addresses)
+
+
+def test_watched_keys(cluster: MemberProcesses) -> None:
+    """Ctrl-C is how that ends, unless so many changes were wanted."""
+    raft(cluster, "kv", "set", "watched", "once")
+    line = ("kv", "watch", "watched", "--from-revision", "1")
+    for more, status in (((), 0), (("--count", "99"), 1)):
+        with following(cluster, *line, *more) as watched:
+            until(partial(is_printed, watched, "once"))
+            assert watched.interrupt() == status
+
+
+def test_no_such_member(cluster: MemberProcesses) -> None:
+    """A name that is nobody's has status 1, whatever is asked of it."""
+    for words in ("log show --server s9", "backup b --server s9", "snapshot s9"):
+        done = cluster.raft(*words.split())
+        assert (done.returncode, done.stdout) == (1, ""), words
+        assert done.stderr.startswith("raft: "), words
+        assert "no member" in done.stderr, words
 
 
 def test_watch_status_on_a_terminal(cluster: MemberProcesses) -> None:

@@ -166,3 +166,11 @@ class ShowTests:
         done = run("show", str(tmp_path / "x.pem"))
         assert done.exit_code == 1
         assert "x.pem is no certificate" in done.output
+
+
+def test_no_file(tmp_path: Path) -> None:
+    """A file that is not there is not said to be a wrong one."""
+    done = run("show", str(tmp_path / "nothing"))
+    assert done.exit_code == 1
+    nothing = f"raft: {tmp_path}/nothing cannot be read: No such file or directory"
+    assert done.stderr == f"{nothing}\n"

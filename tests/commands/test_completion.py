@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from consensus import cli
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CONFIG = """\
 members: {alpha: a1, beta: a2, alps: a3}
@@ -43,6 +44,36 @@ def test_script(shell: str) -> None:
     assert result.exit_code == 0
     assert "_RAFT_COMPLETE" in result.output
     assert f"{shell}_complete" in result.output
+
+
+_IN_BASH = """\
+set -e
+eval "$(raft completion bash)"
+complete -p raft | grep -q _raft_completion
+COMP_WORDS=(raft transfer al) COMP_CWORD=2
+_raft_completion raft
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+def test_in_bash(config: str) -> None:
+    """A real bash understands its script, and completes by it."""
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("there is no bash")
+    done = subprocess.run(
+        [bash, "--norc", "-c", _IN_BASH],
+        env={
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "RAFT_CONFIG": config,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["alpha", "alps"]
 
 
 def test_other_shells() -> None:

@@ -204,6 +204,10 @@ class ChangeTests:
         heir = cluster.follower.name
         assert cluster.post("transfer", {"server": heir})["leader"] == heir
         assert cluster.servers.leader().name == heir
+        assert cluster.post("transfer", {"server": heir})["leader"] == heir
+        assert cluster.servers.leader().name == heir
+        refused = cluster.browser.ask("POST", "/api/v1/transfer", {"server": "s9"})
+        assert refused.status == 409
         assert cluster.post("transfer")["leader"] != heir
 
     def test_snapshot(self, cluster: Cluster) -> None:
