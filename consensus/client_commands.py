@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from consensus.client import Client
 from consensus.client_session import Attempts
 from consensus.errors import (
+    REFUSED_FOR_GOOD,
     CommandFailedError,
     InvalidCommandError,
     ProtocolError,
@@ -233,7 +234,7 @@ class RepeatableCalls(_Calls):
         while is_needed():
             try:
                 await self.write(command, object, patience)
-            except InvalidCommandError:
+            except REFUSED_FOR_GOOD:
                 return
             except RaftError:
                 await self.cluster.pause(_PAUSE)

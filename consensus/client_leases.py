@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from consensus.client_lease import CLOCK_DRIFT, ClientLease
-from consensus.errors import InvalidCommandError, NotYetError, RaftError
+from consensus.errors import REFUSED_FOR_GOOD, NotYetError, RaftError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +89,7 @@ class GrantedLease:
                 return await reading
             except NotYetError:
                 continue
-            except InvalidCommandError:
+            except REFUSED_FOR_GOOD:
                 raise
             except CancelledError:
                 if self.keeper.is_sure:
@@ -153,7 +153,7 @@ async def open_lease(
         began = calls.seconds()
         try:
             number = await calls.write(commands.open, int, ttl * _ATTEMPT)
-        except InvalidCommandError:
+        except REFUSED_FOR_GOOD:
             raise
         except RaftError as error:
             if calls.seconds() >= deadline:

@@ -311,3 +311,7 @@ def error_from_code(code: str, message: str, fields: Mapping[str, object]) -> Ra
             return cls(**{name: fields[name] for name in cls.fields if name in fields})
         return cls(message)
     return OutcomeUnknownError(f"{code}: {message}")
+
+
+#: What would be refused again: who tries for ever tells nobody so.
+REFUSED_FOR_GOOD = (InvalidCommandError, AuthenticationError, PermissionDeniedError)

@@ -29,6 +29,7 @@ from consensus.errors import (
     PermissionDeniedError,
     RaftError,
 )
+from consensus.guard import Touched
 from consensus.members import Applicant
 from consensus.options import unpack_many, unpack_read, unpack_write
 from consensus.sessions import Operation
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from consensus.access.gate import Caller
     from consensus.access.users import Kind
     from consensus.config import Config
-    from consensus.guard import Login, Touched
+    from consensus.guard import Login
     from consensus.state_machine import StateMachine
 
 #: Another server of the cluster.
@@ -153,7 +154,8 @@ class ServerGuard:
             if not user.may(kind, None):
                 if kind == "admin":
                     raise PermissionDeniedError("only an admin may do that")
-                touched = self._touched(method, payload)
+                # To open a session touches no key, but takes a place in the log.
+                touched = self._touched(method, payload) or [Touched()]
                 self.gate.permit(caller, kind, touched)
         if caller is None or method not in (*_NAMED, "session_open"):
             return self._answer(method, payload)

@@ -31,6 +31,7 @@ USERS = {
     "reader": (Role("read"),),
     "writer": (Role("write"),),
     "root": (Role("admin"),),
+    "nothing": (),
 }
 
 MINE = encode(Set(b"shop/a", "1"))
@@ -137,6 +138,16 @@ class PermitTests:
         assert (
             made.try_it(made.caller("shop"), method, payload) is PermissionDeniedError
         )
+
+    @pytest.mark.parametrize("method", ["session_open", "session_close"])
+    def test_sessions_are_for_who_writes(self, made: Fixture, method: str) -> None:
+        """Each takes a place in the log, and an older one's in the table."""
+        for user, wanted in (
+            ("shop", None),
+            ("reader", PermissionDeniedError),
+            ("nothing", PermissionDeniedError),
+        ):
+            assert made.try_it(made.caller(user), method, bytes(8)) is wanted
 
     @pytest.mark.parametrize(
         "method", [*dict.fromkeys(each for each, _ in ALL_MINE), "session_close"]

@@ -91,6 +91,8 @@ class Root(Resource):
             await self._authorize(request, "read" if is_safe else "write")
         except Problem as problem:
             return _Refusal(problem)
+        except RaftError as error:
+            return _Refusal(problem_of(error))
         return page
 
     def answer(self, request: Any) -> None:

@@ -16,7 +16,7 @@ from consensus.client_leases import (
     LeaseLostError,
     open_lease,
 )
-from consensus.errors import NotYetError, RaftError
+from consensus.errors import REFUSED_FOR_GOOD, NotYetError, RaftError
 from consensus.lease_commands import EndLease, OpenLease, RenewLease
 from contrib.election import commands
 from contrib.election.commands import (
@@ -296,6 +296,8 @@ class ElectionClient(ApplicationClient):
                 return await self.calls.read(query, kind, wait=_WAIT, **options)
             except NotYetError:
                 continue
+            except REFUSED_FOR_GOOD:
+                raise
             except RaftError:
                 if self._is_closed:
                     raise

@@ -9,7 +9,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.logger import Logger
 
-from consensus.errors import InvalidCommandError, RaftError
+from consensus.errors import REFUSED_FOR_GOOD, RaftError
 from contrib.election.state import ElectionError
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ class Candidate(Service):
             return await self._election.campaign(
                 self.office, self._candidate, ttl=self._ttl, margin=self._margin
             )
-        except InvalidCommandError:
-            raise  # it would be refused for ever
+        except REFUSED_FOR_GOOD:
+            raise
         except (RaftError, ElectionError) as error:
             _log.warn(
                 "{office}: not a candidate now: {error}",

@@ -16,7 +16,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.logger import Logger
 
-from consensus.errors import InvalidCommandError, RaftError
+from consensus.errors import REFUSED_FOR_GOOD, RaftError
 from contrib.queue.commands import ReceiptExpiredError
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class Consumer:
             try:
                 for message in await self._receive(room):
                     await self._take(message)
-            except InvalidCommandError:
+            except REFUSED_FOR_GOOD:
                 raise
             except RaftError as error:
                 _log.warn(

@@ -13,6 +13,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
+from consensus.errors import OverloadedError
 from consensus.http.door import MAX_CONNECTIONS, PATIENCE
 from consensus.http.problems import Problem
 from consensus.http.requests import MAX_BODY
@@ -294,6 +295,19 @@ class AuthorityTests:
         )
         assert browser.get("/page/").body == b"hello"
         assert browser.get("/page/", host="evil.example").status == 421
+
+    def test_too_many_logins(self, servers: Servers) -> None:
+        """Whoever asks for a page meanwhile is told to try again: it is no bug."""
+
+        def refuse(_: Any, __: str) -> Deferred[None]:
+            return fail(OverloadedError("too many logins at once"))
+
+        browser = browser_of(
+            servers, servers.leader(), authorize=refuse, pages={"page": _Page()}
+        )
+        reply = browser.get("/page/")
+        assert reply.status == 503
+        assert reply.json["error"]["code"] == "overloaded"
 
     def test_front(self, servers: Servers) -> None:
         """The port's first page is the console, if there is one."""
