@@ -39,6 +39,7 @@ def _into(function: Any) -> Any:
             type=click.Path(path_type=Path, file_okay=False),
             help="Where the files go.",
         ),
+        click.option("--json", "as_json", is_flag=True, help="Print one object."),
         click.argument("members", nargs=-1, metavar="[MEMBER[=HOST,...]]..."),
     ):
         function = add(function)
@@ -60,7 +61,12 @@ def certs() -> None:
     help="What the authority is called.",
 )
 def init(
-    members: tuple[str, ...], directory: Path, clients: tuple[str, ...], cluster: str
+    members: tuple[str, ...],
+    directory: Path,
+    clients: tuple[str, ...],
+    cluster: str,
+    *,
+    as_json: bool,
 ) -> None:
     """
     Make an authority, and certificates for each MEMBER.
@@ -72,13 +78,22 @@ def init(
     if not wanted:
         raise click.UsageError("name the members of the cluster, as: s1 s2 s3")
     files = _done(lambda: authority.found(directory, cluster, wanted, clients))
-    _say(directory, files, wanted, clients)
-    click.echo(f"\n{directory / OWN_NAME}.key lets anybody in: keep it off the hosts.")
+    _say(directory, files, wanted, clients, as_json=as_json)
+    if not as_json:
+        click.echo(
+            f"\n{directory / OWN_NAME}.key lets anybody in: keep it off the hosts."
+        )
 
 
 @certs.command()
 @_into
-def issue(members: tuple[str, ...], directory: Path, clients: tuple[str, ...]) -> None:
+def issue(
+    members: tuple[str, ...],
+    directory: Path,
+    clients: tuple[str, ...],
+    *,
+    as_json: bool,
+) -> None:
     """
     Make more certificates, with the authority that is there.
 
@@ -88,7 +103,7 @@ def issue(members: tuple[str, ...], directory: Path, clients: tuple[str, ...]) -
     if not (wanted or clients):
         raise click.UsageError("name members, or clients with --client")
     files = _done(lambda: authority.issue(directory, wanted, clients))
-    _say(directory, files, wanted, clients)
+    _say(directory, files, wanted, clients, as_json=as_json)
 
 
 @certs.command()
@@ -151,18 +166,31 @@ def _members(texts: Sequence[str], clients: Sequence[str]) -> list[Member]:
 
 
 def _say(
-    directory: Path, files: Sequence[Path], members: Sequence[Member], clients: Any
+    directory: Path,
+    files: Sequence[Path],
+    members: Sequence[Member],
+    clients: Any,
+    *,
+    as_json: bool,
 ) -> None:
     """Tell what was made, and what to write into the config for it."""
+    sections = {
+        name: {
+            "certificate": f"{directory / name}.pem",
+            "key": f"{directory / name}.key",
+            "authority": f"{directory / OWN_NAME}.pem",
+        }
+        for name in (*(each.name for each in members), *clients)
+    }
+    if as_json:
+        made = {"files": [str(path) for path in files], "tls": sections}
+        click.echo(json.dumps(made, indent=2))
+        return
     for path in files:
         click.echo(f"made {path}")
-    for name in (*(each.name for each in members), *clients):
-        click.echo(
-            f"\n# in the config of {name}\ntls:\n"
-            f"  certificate: {directory / name}.pem\n"
-            f"  key: {directory / name}.key\n"
-            f"  authority: {directory / OWN_NAME}.pem"
-        )
+    for name, section in sections.items():
+        lines = "".join(f"\n  {key}: {path}" for key, path in section.items())
+        click.echo(f"\n# in the config of {name}\ntls:{lines}")
 
 
 def _object(path: Path, certificate: x509.Certificate) -> dict[str, Any]:

@@ -57,6 +57,9 @@ class _Editor:
             raise click.ClickException(message) from error
 
 
+_json = click.option("--json", "as_json", is_flag=True, help="Print one object.")
+
+
 @click.group()
 @click.option(
     "--file",
@@ -97,6 +100,7 @@ def users(ctx: click.Context, path: Path | None) -> None:
 )
 @click.option("--certificate", is_flag=True, help="A certificate of that name will do.")
 @click.option("--no-password", is_flag=True, help="Ask for none: see token.")
+@_json
 @click.pass_obj
 def add(  # noqa: PLR0917 - click calls it by name
     path: Path,
@@ -105,6 +109,7 @@ def add(  # noqa: PLR0917 - click calls it by name
     prefixes: tuple[str, ...],
     certificate: bool,  # noqa: FBT001 - click's flag
     no_password: bool,  # noqa: FBT001 - click's flag
+    as_json: bool,  # noqa: FBT001 - click's flag
 ) -> None:
     """
     Add the user NAME; make the file if there is none.
@@ -125,44 +130,56 @@ def add(  # noqa: PLR0917 - click calls it by name
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     password = "" if no_password else _asked(name)
-    editor.write(name, User(granted, password, (), certificate))
+    user = User(granted, password, (), certificate)
+    editor.write(name, user)
+    _tell(_object(name, user), as_json=as_json)
 
 
 @users.command()
 @click.argument("name")
+@_json
 @click.pass_obj
-def passwd(path: Path, name: str) -> None:
+def passwd(path: Path, name: str, as_json: bool) -> None:  # noqa: FBT001 - click's flag
     """Give NAME another password; it is asked for, or piped in."""
     editor = _Editor(path)
-    user = editor.user(name)
-    editor.write(name, msgspec.structs.replace(user, password=_asked(name)))
+    user = msgspec.structs.replace(editor.user(name), password=_asked(name))
+    editor.write(name, user)
+    _tell(_object(name, user), as_json=as_json)
 
 
 @users.command()
 @click.argument("name")
 @click.option("--revoke", is_flag=True, help="Take all tokens away instead.")
+@_json
 @click.pass_obj
-def token(path: Path, name: str, revoke: bool) -> None:  # noqa: FBT001 - click's flag
+def token(
+    path: Path,
+    name: str,
+    revoke: bool,  # noqa: FBT001 - click's flag
+    as_json: bool,  # noqa: FBT001 - click's flag
+) -> None:
     """Print a new token of NAME, which nobody can print again."""
     editor = _Editor(path)
     user = editor.user(name)
-    if revoke:
-        editor.write(name, msgspec.structs.replace(user, tokens=()))
-        return
-    made = new_token()
-    tokens = (*user.tokens, hash_token(made))
-    editor.write(name, msgspec.structs.replace(user, tokens=tokens))
-    click.echo(made)
+    made = "" if revoke else new_token()
+    tokens = (*user.tokens, hash_token(made)) if made else ()
+    user = msgspec.structs.replace(user, tokens=tokens)
+    editor.write(name, user)
+    if made and not as_json:
+        click.echo(made)
+    _tell(_object(name, user) | ({"token": made} if made else {}), as_json=as_json)
 
 
 @users.command()
 @click.argument("name")
+@_json
 @click.pass_obj
-def remove(path: Path, name: str) -> None:
+def remove(path: Path, name: str, as_json: bool) -> None:  # noqa: FBT001 - click's flag
     """Remove NAME; servers know it within a second."""
     editor = _Editor(path)
     editor.user(name)
     editor.write(name, None)
+    _tell({"user": name}, as_json=as_json)
 
 
 @users.command("list")
@@ -187,6 +204,12 @@ def list_(path: Path, as_json: bool) -> None:  # noqa: FBT001 - click's flag
         for each in found
     ]
     print_table(("user", "password", "#tokens", "certificate", "roles"), rows)
+
+
+def _tell(found: dict[str, Any], *, as_json: bool) -> None:
+    """Say what was done, to a program; a person sees that nothing was wrong."""
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
 
 
 def _object(name: str, user: User) -> dict[str, Any]:

@@ -66,6 +66,13 @@ class InitTests:
         loaded = certificates.load(client)
         assert not certificates.server_names(loaded.certificate)
 
+    def test_for_programs(self, tmp_path: Path) -> None:
+        """What was made, and what to write into each config, as JSON."""
+        done = run("init", "--dir", str(tmp_path / "a"), "s1", "--json")
+        told = json.loads(done.output)
+        assert sorted(told["files"]) == sorted(map(str, (tmp_path / "a").iterdir()))
+        assert told["tls"]["s1"]["key"] == str(tmp_path / "a" / "s1.key")
+
     def test_names_of_the_host(self, tmp_path: Path) -> None:
         """Names and numbers both stand in the certificate."""
         loaded = certificates.load(tls_of(made(tmp_path / "certs"), "s1"))

@@ -51,6 +51,22 @@ def test_a_life(tmp_path: Path) -> None:
     assert load(path).key == key
 
 
+def test_for_programs(tmp_path: Path) -> None:
+    """Each command says as JSON what it has done."""
+    path = tmp_path / "users.yaml"
+    add = ("add", "shop", "--role", "read", "--json")
+    added = json.loads(run(path, *add, said="open\n").output)
+    assert added["user"] == "shop"
+    assert added["roles"] == [{"role": "read", "prefix": ""}]
+    assert json.loads(run(path, "passwd", "shop", "--json", said="x\n").output) == added
+    told = json.loads(run(path, "token", "shop", "--json").output)
+    assert load(path).users["shop"].tokens == (hash_token(told["token"]),)
+    revoked = json.loads(run(path, "token", "shop", "--revoke", "--json").output)
+    assert revoked == added
+    removed = json.loads(run(path, "remove", "shop", "--json").output)
+    assert removed == {"user": "shop"}
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     """Each mistake leaves the file as it was."""
     path = tmp_path / "users.yaml"
