@@ -9,10 +9,10 @@ import msgspec
 from twisted.internet.defer import gatherResults
 
 from consensus.errors import InvalidChangeError, ProtocolError, RaftError
-from consensus.events import EventPage, EventQuery
-from consensus.inspection import Explanation
-from consensus.log_pages import PageRequest, read_page
-from consensus.members import Addition, Change
+from consensus.shell.events import EventPage, EventQuery
+from consensus.shell.inspection import Explanation
+from consensus.shell.log_pages import PageRequest, read_page
+from consensus.shell.members import Addition, Change
 from consensus.telemetry.peers import LeaderView
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from consensus.client import Client
     from consensus.core.values import Address, LogIndex, ServerId, Status
-    from consensus.log_pages import LogPage
+    from consensus.shell.log_pages import LogPage
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
+    from consensus.calling.session import ClientSession
     from consensus.client import Client
-    from consensus.client_session import ClientSession
     from consensus.core.values import Address, LogIndex, ServerId, Status
     from consensus.errors import CommandFailedError
     from consensus.interfaces import TLS, Login

@@ -25,8 +25,8 @@ from consensus.access import files
 from consensus.addresses import check_address
 from consensus.datadir import DataDirectory
 from consensus.errors import Finding
-from consensus.http_addresses import beneath
 from consensus.interfaces import no_authentication, no_encryption
+from consensus.settings.http_addresses import beneath
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from consensus import admin, checks, config, member_commands, migration, registry
+from consensus import admin, checks, config, migration, registry
 from consensus.commands import (
     backup,
     bench,
@@ -33,7 +33,8 @@ from consensus.commands import (
     users,
     watch_status,
 )
-from consensus.connection import (
+from consensus.commands import members as member_commands
+from consensus.commands.connection import (
     DEFAULT_CONFIG,
     DEFAULT_TIMEOUT,
     EXIT_FAILED,

@@ -21,12 +21,13 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import deferLater
 
 from consensus import registry
-from consensus.client_call import Call, Caller
-from consensus.client_session import Attempts, ClientSession
+from consensus.calling.call import Call, Caller
+from consensus.calling.discovery import Discovery
+from consensus.calling.session import Attempts, ClientSession
+from consensus.calling.targets import Targets
 from consensus.clock import monotonic_clock
 from consensus.config import Config, load
 from consensus.core.values import Status
-from consensus.discovery import Discovery
 from consensus.errors import (
     CommandFailedError,
     InvalidCommandError,
@@ -44,7 +45,6 @@ from consensus.options import (
     unpack_result,
     unpack_results,
 )
-from consensus.targets import Targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -32,10 +32,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from consensus import document, registry
+from consensus import registry
 from consensus.access.files import Access
 from consensus.addresses import is_private
-from consensus.config_values import (
+from consensus.errors import ConfigError, Finding
+from consensus.registry import suggest
+from consensus.settings import document
+from consensus.settings.document import Filler, Value
+from consensus.settings.http_addresses import read_http
+from consensus.settings.observation import read_logs, read_tracing
+from consensus.settings.values import (
     KIB,
     MIB,
     Config,
@@ -45,11 +51,6 @@ from consensus.config_values import (
     Snapshots,
     Timing,
 )
-from consensus.document import Filler, Value
-from consensus.errors import ConfigError, Finding
-from consensus.http_addresses import read_http
-from consensus.observation import read_logs, read_tracing
-from consensus.registry import suggest
 from consensus.tls import TLS
 
 if TYPE_CHECKING:

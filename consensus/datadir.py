@@ -38,7 +38,7 @@ from consensus.durable import NEW, sync_path
 from consensus.errors import ConfigError, Finding, StorageError
 from consensus.records import FORMAT, read_record, write_record
 from consensus.registry import name_of
-from consensus.snapshot_format import disk
+from consensus.snapshots.format import disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -33,7 +33,7 @@ from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
 from consensus.clock import default_reactor
-from consensus.config_values import Logs
+from consensus.settings.values import Logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

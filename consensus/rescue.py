@@ -17,7 +17,7 @@ from consensus.core.membership import Membership
 from consensus.core.values import Entry, EntryKind, HardState
 from consensus.datadir import DataDirectory
 from consensus.errors import ConfigError, InvalidChangeError
-from consensus.recovery import recover
+from consensus.shell.recovery import recover
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from consensus.config import Config
     from consensus.core.values import Address, LogIndex, ServerId, Term
     from consensus.interfaces import Storage
-    from consensus.recovery import Recovered
+    from consensus.shell.recovery import Recovered
 
 
 @dataclass(frozen=True, slots=True)

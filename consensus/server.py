@@ -1,8 +1,8 @@
 """
 RaftServer: what users call of one server of a cluster.
 
-How it starts and stops is :mod:`consensus.lifecycle`'s, and what it does in
-between the :mod:`~consensus.driver`'s.
+How it starts and stops is :mod:`consensus.shell.lifecycle`'s, and what it does in
+between the :mod:`~consensus.shell.driver`'s.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from consensus import calls, log_pages
-from consensus.companion import Home
 from consensus.core.ready import RoleChanged, TransferFailed
 from consensus.core.values import Role
 from consensus.errors import (
@@ -24,12 +22,14 @@ from consensus.errors import (
     StoppedError,
     TimedOutError,
 )
-from consensus.forwarding import Forwarding
 from consensus.interfaces import StateMachine
-from consensus.leadership import LeaderWaiters, Transfers
-from consensus.lifecycle import ServerLife
-from consensus.loans import Loans
 from consensus.options import ManyOptions, ReadOptions, WriteOptions, pack
+from consensus.shell import calls, log_pages
+from consensus.shell.companion import Home
+from consensus.shell.forwarding import Forwarding
+from consensus.shell.leadership import LeaderWaiters, Transfers
+from consensus.shell.lifecycle import ServerLife
+from consensus.shell.loans import Loans
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
         SnapshotMeta,
         Status,
     )
-    from consensus.driver import Driver
-    from consensus.log_pages import LogPage, PageRequest
-    from consensus.members import Members
     from consensus.options import Consistency
     from consensus.sessions import Operation
+    from consensus.shell.driver import Driver
+    from consensus.shell.log_pages import LogPage, PageRequest
+    from consensus.shell.members import Members
 
 
 # What most reads are: made once, as a read takes a few microseconds.

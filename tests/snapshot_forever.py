@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from consensus.core.values import SnapshotMeta
-from consensus.snapshots import CHUNK_BYTES, FileSnapshots, split
+from consensus.snapshots.files import CHUNK_BYTES, FileSnapshots, split
 
 if TYPE_CHECKING:
     from consensus.core.values import LogIndex

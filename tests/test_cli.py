@@ -15,7 +15,7 @@ from rich.text import Text
 
 from consensus import cli, config, registry
 from consensus.admin import Report
-from consensus.connection import (
+from consensus.commands.connection import (
     STATUS_COLUMNS,
     print_table,
     status_cells,

@@ -19,7 +19,7 @@ from consensus.errors import (
     RejectedError,
 )
 from consensus.interfaces import StateMachine
-from consensus.worker import RETRY_INTERVAL, StorageWorker
+from consensus.shell.worker import RETRY_INTERVAL, StorageWorker
 from tests.support import storages
 from tests.support.servers import Register, Servers, VirtualReactor
 from tests.support.storages import FullStorage, LastingStorage

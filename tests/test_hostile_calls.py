@@ -8,12 +8,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from twisted.python.failure import Failure
 
-from consensus.applier import Applier
-from consensus.calls import _METHODS
+from consensus.applying.applier import Applier
 from consensus.core.membership import Membership
 from consensus.errors import ProtocolError, RaftError, StorageError
 from consensus.options import ReadOptions, WriteOptions
 from consensus.sessions import Operation, Sessions, check, entry_of
+from consensus.shell.calls import _METHODS
 from tests.support.servers import Register, Servers
 
 _METHOD_NAMES = [*sorted(_METHODS), "", "write ", "__init__"]

@@ -8,8 +8,8 @@ from typing import Any
 from twisted.logger import Logger, LogLevel, LogPublisher
 from twisted.python.failure import Failure
 
-from consensus.config_values import Logs
 from consensus.logs import MOST_CHARACTERS, Log, as_json, as_text
+from consensus.settings.values import Logs
 
 
 def logged(act: Any, logs: Logs | None = None) -> list[dict[str, Any]]:

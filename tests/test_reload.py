@@ -24,7 +24,7 @@ from tests.support.servers import Register, Servers
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from consensus.config_values import Logs
+    from consensus.settings.values import Logs
 
 
 def loaded(**keys: Any) -> Config:

@@ -12,10 +12,10 @@ from twisted.logger import capturedLogs, formatEvent
 from consensus.config import Config, from_mapping
 from consensus.errors import ConfigError, InvalidChangeError
 from consensus.rescue import Rescue
+from tests.shell.test_members import established, state_of, voters
 from tests.support import storages
 from tests.support.servers import Register, Servers
 from tests.support.storages import LastingStorage
-from tests.test_members import established, state_of, voters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

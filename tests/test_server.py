@@ -10,7 +10,6 @@ import pytest
 from twisted.logger import capturedLogs, formatEvent
 
 from adapters.transport.memory import MemoryTransport
-from consensus import leadership
 from consensus.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
@@ -33,6 +32,7 @@ from consensus.errors import (
     StorageError,
     TimedOutError,
 )
+from consensus.shell import leadership
 from tests.support import storages
 from tests.support.servers import Register, Servers
 from tests.support.storages import DiaryStorage, LastingStorage
@@ -592,7 +592,7 @@ class DiskStallTests:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What it cannot answer it forgets; when its disk is back it catches up."""
-        monkeypatch.setattr("consensus.driver._MAX_WRITING", 20)
+        monkeypatch.setattr("consensus.shell.driver._MAX_WRITING", 20)
         servers = wiretapped(tmp_path)
         chief = servers.leader()
         (other, *_) = servers.followers()

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from consensus import sessions
-from consensus.applier import Applier
+from consensus.applying.applier import Applier
 from consensus.core.values import EntryKind
 from consensus.errors import InvalidCommandError, StorageError
 from consensus.sessions import (

@@ -18,8 +18,8 @@ from twisted.web.server import Site
 
 from consensus import checks, config
 from consensus.clock import default_reactor
-from consensus.config_values import Tracing
 from consensus.errors import ConfigError
+from consensus.settings.values import Tracing
 from consensus.tracing import MOST_OPEN, Traces, traces_of
 from tests.support.servers import Register, Servers
 

@@ -27,7 +27,7 @@ from crc32c import crc32c
 from consensus.core.membership import Membership
 from consensus.durable import sync_path
 from consensus.errors import InvalidChangeError, ProtocolError, StorageError
-from consensus.snapshot_format import CHUNK_BYTES, chunk_head, disk
+from consensus.snapshots.format import CHUNK_BYTES, chunk_head, disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

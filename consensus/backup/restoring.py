@@ -29,16 +29,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from consensus.agreements import Digests
+from consensus.applying.agreements import Digests
 from consensus.core.membership import Membership
 from consensus.core.values import HardState, SnapshotMeta
 from consensus.datadir import DataDirectory
 from consensus.durable import sync_path, sync_tree
 from consensus.errors import ConfigError, InvalidChangeError, StorageError
 from consensus.registry import name_of
-from consensus.snapshot_format import disk, split
-from consensus.snapshot_header import Header, encode_header, read_header
-from consensus.snapshots import FileSnapshots
+from consensus.snapshots.files import FileSnapshots
+from consensus.snapshots.format import disk, split
+from consensus.snapshots.header import Header, encode_header, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

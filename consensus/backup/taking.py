@@ -32,8 +32,8 @@ from consensus.errors import (
     TimedOutError,
     UnreachableError,
 )
-from consensus.loans import KEY_BYTES
 from consensus.registry import DISTRIBUTION
+from consensus.shell.loans import KEY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -181,7 +181,7 @@ def _chosen(counted: Census, server: ServerId | None, failed: list[ServerId]) ->
 
 
 class _Loan:
-    """A snapshot that a member lends; see :mod:`consensus.loans`."""
+    """A snapshot that a member lends; see :mod:`consensus.shell.loans`."""
 
     def __init__(self, cluster: Client, member: Report) -> None:
         self._cluster = cluster

@@ -18,9 +18,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from consensus.backup.file import BackupFile
 from consensus.backup.restoring import Restoration
 from consensus.backup.taking import Backup
-from consensus.connection import EXIT_FAILED, print_findings
+from consensus.commands.connection import EXIT_FAILED, print_findings
 from consensus.errors import ConfigError, InvalidChangeError
-from consensus.snapshot_header import read_header
+from consensus.snapshots.header import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from consensus.backup.restoring import Restored
     from consensus.backup.taking import Taken
     from consensus.client import Client
-    from consensus.connection import Connection
+    from consensus.commands.connection import Connection
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 

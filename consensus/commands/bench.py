@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import click
 from twisted.internet.defer import ensureDeferred, gatherResults
 
-from consensus.connection import Seconds, print_json, print_table
+from consensus.commands.connection import Seconds, print_json, print_table
 from consensus.errors import InvalidCommandError, RaftError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from consensus.client import Client
-    from consensus.connection import Connection
+    from consensus.commands.connection import Connection
     from consensus.interfaces import StateMachine
 
 _MOST_OUTSTANDING = 1024

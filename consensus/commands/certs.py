@@ -12,8 +12,8 @@ from cryptography import x509
 from consensus import authority
 from consensus.authority import OWN_NAME, AuthorityError, Member
 from consensus.certificates import common_name, server_names
+from consensus.commands.connection import print_table
 from consensus.config import is_name
-from consensus.connection import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

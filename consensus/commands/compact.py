@@ -8,15 +8,15 @@ import click
 from twisted.internet.defer import gatherResults
 
 from consensus import admin
-from consensus.connection import member_names
-from consensus.member_commands import chosen_of, print_rows, row_of
+from consensus.commands.connection import member_names
+from consensus.commands.members import chosen_of, print_rows, row_of
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from consensus.admin import Report
     from consensus.client import Client
-    from consensus.connection import Connection
+    from consensus.commands.connection import Connection
 
 _COLUMNS = {"server": "server", "#first index": "first_index", "error": "error"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from consensus.connection import EXIT_FAILED
+from consensus.commands.connection import EXIT_FAILED
 from consensus.dev.layout import MOST_MEMBERS, LayoutError
 
 

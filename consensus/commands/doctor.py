@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from consensus.connection import EXIT_FAILED, print_findings, print_table
+from consensus.commands.connection import EXIT_FAILED, print_findings, print_table
 from consensus.doctor import examination
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from consensus.connection import Connection
+    from consensus.commands.connection import Connection
     from consensus.doctor.disk import Times
     from consensus.doctor.examination import Diagnosis
 

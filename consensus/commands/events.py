@@ -11,17 +11,17 @@ import click
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 
 from consensus import admin
-from consensus.connection import print_json_line
+from consensus.commands.connection import print_json_line
 from consensus.errors import RaftError, UnreachableError
-from consensus.events import MAX_EVENTS, EventQuery
+from consensus.shell.events import MAX_EVENTS, EventQuery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from consensus.client import Client
-    from consensus.connection import Connection
+    from consensus.commands.connection import Connection
     from consensus.core.values import Address, ServerId
-    from consensus.events import EventPage, Happening
+    from consensus.shell.events import EventPage, Happening
 
 #: Seconds that a server may wait with its answer; and until a member that
 #: did not answer is asked again.

@@ -10,11 +10,11 @@ import click
 from twisted.internet.defer import gatherResults
 
 from consensus import admin
-from consensus.connection import print_json, print_table
+from consensus.commands.connection import print_json, print_table
+from consensus.commands.members import chosen_of
 from consensus.errors import InvalidCommandError, RaftError, UnreachableError
 from consensus.history.describe import MOST_OF_ALL, describe
-from consensus.inspection import Explanation
-from consensus.member_commands import chosen_of
+from consensus.shell.inspection import Explanation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from consensus.admin import Report
     from consensus.client import Client
-    from consensus.connection import Connection
+    from consensus.commands.connection import Connection
     from consensus.core.values import Entry, LogIndex
 
     #: What a member answered, or why it did not.

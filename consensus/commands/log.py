@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from consensus.commands.connection import EXIT_FAILED, print_table, progress
 from consensus.commands.log_source import explained, source_options
-from consensus.connection import EXIT_FAILED, print_table, progress
 from consensus.history import verify as verification
 from consensus.history.describe import MOST_OF_ALL, MOST_TEXT, cut, describe
 from consensus.history.stats import Stats

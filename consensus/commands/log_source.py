@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from consensus import admin, registry
-from consensus.connection import EXIT_FAILED, print_findings
+from consensus.commands.connection import EXIT_FAILED, print_findings
 from consensus.errors import ConfigError, InvalidChangeError, UnreachableError
 from consensus.history.source import opened
-from consensus.log_pages import MAX_ENTRIES
+from consensus.shell.log_pages import MAX_ENTRIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from consensus.client import Client
+    from consensus.commands.connection import Connection
     from consensus.config import Config
-    from consensus.config_values import Engine
-    from consensus.connection import Connection
     from consensus.core.values import Address, Entry, LogIndex
     from consensus.history.source import History, Progress
     from consensus.interfaces import StateMachine
+    from consensus.settings.values import Engine
 
 #: Behind the end of every log.
 _BEHIND = (1 << 63) - 1

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from consensus.commands.connection import EXIT_FAILED, progress
 from consensus.commands.log import log
 from consensus.commands.log_source import explained, source_options
-from consensus.connection import EXIT_FAILED, progress
 from consensus.datadir import kept_from_servers
 from consensus.errors import InvalidChangeError, RaftError
 from consensus.fingerprint import fingerprint

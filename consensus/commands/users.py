@@ -12,11 +12,11 @@ import msgspec
 
 from consensus.access.passwords import hash_password, hash_token, new_token
 from consensus.access.users import Role, User, Users, check_name, load, nobody, save
-from consensus.connection import EXIT_FAILED, print_findings, print_table
+from consensus.commands.connection import EXIT_FAILED, print_findings, print_table
 from consensus.errors import ConfigError
 
 if TYPE_CHECKING:
-    from consensus.connection import Connection
+    from consensus.commands.connection import Connection
 
 
 class _Editor:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 
 from consensus import admin
-from consensus.connection import (
+from consensus.commands.connection import (
     STATUS_COLUMNS,
     Seconds,
     print_json_line,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from consensus.admin import Report
     from consensus.client import Client
-    from consensus.connection import Connection
+    from consensus.commands.connection import Connection
 
 
 @click.command("watch-status")

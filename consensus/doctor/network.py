@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from consensus.doctor.disk import Times
 from consensus.doctor.ports import holder_of
 from consensus.errors import Finding, InvalidCommandError, RaftError
-from consensus.http_addresses import beneath
+from consensus.settings.http_addresses import beneath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from consensus.agreements import claim_of, time_of, upgrade_of
+from consensus.applying.agreements import claim_of, time_of, upgrade_of
 from consensus.core.membership import Membership
 from consensus.core.values import EntryKind
 from consensus.errors import RaftError

@@ -16,18 +16,18 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from consensus import registry
-from consensus.config_values import Engine
 from consensus.datadir import DataDirectory, kept_from_servers
 from consensus.errors import InvalidChangeError, StorageError
-from consensus.recovery import fit
-from consensus.snapshot_format import complete_files, disk
+from consensus.settings.values import Engine
+from consensus.shell.recovery import fit
+from consensus.snapshots.format import complete_files, disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from consensus.core.values import Entry, LogIndex
     from consensus.interfaces import Storage
-    from consensus.snapshot_format import SnapshotFile
+    from consensus.snapshots.format import SnapshotFile
 
     #: Called with what is done, and with how much there is.
     Progress = Callable[[int, int], None]

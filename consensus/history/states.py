@@ -2,7 +2,7 @@
 The state of the machine after any entry that a log still reaches.
 
 It begins with the newest snapshot before that, or with nothing, and applies
-entries as servers do: with the server's own :class:`~consensus.applier.Applier`.
+entries as servers do: with the server's own :class:`.Applier`.
 What a log does not say is which of its last entries were committed: a state
 behind the last committed entry may be one that no server ever had.
 """
@@ -14,18 +14,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from consensus.applier import Applier
+from consensus.applying.applier import Applier
 from consensus.errors import InvalidChangeError
 from consensus.history.source import no_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from consensus.batch import Applied
+    from consensus.applying.batch import Applied
     from consensus.core.values import Entry, LogIndex
     from consensus.history.source import History, Progress
     from consensus.interfaces import StateMachine
-    from consensus.snapshot_format import SnapshotFile
+    from consensus.snapshots.format import SnapshotFile
 
     MakeMachine = Callable[[], StateMachine]
 

@@ -16,16 +16,16 @@ from consensus.datadir import check_peers
 from consensus.errors import ConfigError, RaftError, StorageError
 from consensus.history.describe import describe, kind_name
 from consensus.history.source import CHUNK_BYTES, no_progress, opened
-from consensus.snapshot_header import read_header
+from consensus.snapshots.header import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from consensus.config_values import Engine
     from consensus.core.values import Entry, LogIndex, Term
     from consensus.history.source import History, Progress
-    from consensus.snapshot_format import SnapshotFile
+    from consensus.settings.values import Engine
+    from consensus.snapshots.format import SnapshotFile
 
 #: More are not looked for.
 MOST_PROBLEMS = 1000

@@ -11,7 +11,6 @@ from twisted.internet.defer import gatherResults
 from consensus import admin
 from consensus.core.values import Status
 from consensus.errors import RaftError
-from consensus.events import MAX_EVENTS, EventQuery
 from consensus.http.log_view import log_part
 from consensus.http.problems import Problem
 from consensus.http.routes import Route
@@ -32,6 +31,7 @@ from consensus.http.values import (
     Taken,
     Transfer,
 )
+from consensus.shell.events import MAX_EVENTS, EventQuery
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from consensus.admin import Census, Report
     from consensus.client import Client
-    from consensus.events import Happening
     from consensus.http.routes import Call
+    from consensus.shell.events import Happening
 
 #: Of the kinds of events, those that the API calls otherwise.
 _KINDS = {"transfer-failed": "transfer_failed"}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from consensus import sessions
 from consensus.core.values import EntryKind
 from consensus.http.values import LogEntry, LogPart
-from consensus.log_pages import PageRequest
+from consensus.shell.log_pages import PageRequest
 
 if TYPE_CHECKING:
     from consensus.core.values import Entry

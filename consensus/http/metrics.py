@@ -27,9 +27,9 @@ from consensus.telemetry.peers import peers_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from consensus.driver import Driver
     from consensus.http.routes import Call
     from consensus.http.servants import Subject
+    from consensus.shell.driver import Driver
     from consensus.telemetry.histogram import Histogram
 
 #: In front of every metric's own labels.

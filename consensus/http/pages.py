@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.logger import Logger
 
 from consensus import registry
-from consensus.companion import Home
+from consensus.shell.companion import Home
 
 if TYPE_CHECKING:
     from twisted.web.resource import IResource

@@ -19,7 +19,7 @@ from consensus.http.requests import QuietSite
 from consensus.http.servants import Servant
 from consensus.http.site import Root
 from consensus.http.visitors import authorizing
-from consensus.http_addresses import beneath, is_encrypted
+from consensus.settings.http_addresses import beneath, is_encrypted
 from consensus.tls_contexts import Contexts, Encrypting
 
 if TYPE_CHECKING:

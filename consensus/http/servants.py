@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from consensus.admin import Census
     from consensus.config import Config
     from consensus.core.values import Address, ServerId, Status
-    from consensus.driver import Driver
-    from consensus.events import Events
     from consensus.http.routes import Route
-    from consensus.log_pages import LogPage, PageRequest
+    from consensus.shell.driver import Driver
+    from consensus.shell.events import Events
+    from consensus.shell.log_pages import LogPage, PageRequest
     from consensus.state_machine import StateMachine
     from consensus.telemetry.measurements import Measurements
 

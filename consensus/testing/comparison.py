@@ -36,7 +36,7 @@ from consensus.testing.simulator import SimulatedCluster
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from consensus.client_session import ClientSession
+    from consensus.calling.session import ClientSession
     from consensus.options import Consistency
 
 __all__ = ["ClusterMachine", "cluster_machine"]

@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from consensus.agreements import time_of
+from consensus.applying.agreements import time_of
 from consensus.core.values import EntryKind
 from consensus.interfaces import Tick
 from consensus.sessions import Due, Sessions

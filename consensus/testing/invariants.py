@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from consensus.applier import Applier
+from consensus.applying.applier import Applier
 from consensus.core.values import Role
 from consensus.errors import RaftError
 from consensus.fingerprint import state_text

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from consensus.applying.outcomes import described
 from consensus.errors import CommandFailedError, InvalidCommandError
-from consensus.outcomes import described
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
+    from consensus.calling.session import ClientSession
     from consensus.client import Client
-    from consensus.client_session import ClientSession
     from consensus.testing.linearizability import Verdict
     from consensus.testing.simulator import SimulatedCluster
 

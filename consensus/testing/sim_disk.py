@@ -15,8 +15,8 @@ from consensus.core.values import HardState, Identity
 from consensus.entries import fitting
 from consensus.errors import CompactedError, DiskFullError, StorageError
 from consensus.interfaces import Storage
-from consensus.snapshots import MemorySnapshots, SnapshotWriter
-from consensus.worker import StorageWorker
+from consensus.shell.worker import StorageWorker
+from consensus.snapshots.files import MemorySnapshots, SnapshotWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

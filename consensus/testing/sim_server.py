@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from consensus.core.values import EntryKind
 from consensus.errors import StoppedError
-from consensus.recovery import recover_in
 from consensus.server import RaftServer
+from consensus.shell.recovery import recover_in
 from consensus.testing.sim_disk import SimulatedDirectory, SimulatedWorker
 
 if TYPE_CHECKING:
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-    from consensus.applier import Applier
+    from consensus.applying.applier import Applier
     from consensus.config import Config
     from consensus.core.raft import Raft
     from consensus.core.ready import Event
     from consensus.core.values import LogIndex, ServerId
-    from consensus.recovery import Recovered
+    from consensus.shell.recovery import Recovered
+    from consensus.shell.worker import StorageWorker
     from consensus.testing.sim_disk import SimulatedDisk
     from consensus.testing.sim_network import SimulatedTransport
     from consensus.testing.sim_time import Host
-    from consensus.worker import StorageWorker
 
 
 class SimulatedServer(RaftServer):

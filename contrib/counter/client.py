@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
-from consensus.client_commands import ApplicationClient, OnceCalls
+from consensus.applications.client_commands import ApplicationClient, OnceCalls
 from contrib.counter import commands
 from contrib.counter.commands import (
     MAX_LIST,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from consensus.command_machine import CommandMachine
+from consensus.applications.command_machine import CommandMachine
 from contrib.counter.commands import (
     FORMAT,
     Add,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from consensus.state_rows import RowsFormat, RowsReader
+from consensus.applications.state_rows import RowsFormat, RowsReader
 from contrib.counter.commands import (
     GREATEST,
     LEAST,

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
-from consensus.client_commands import ApplicationClient, RepeatableCalls
-from consensus.client_lease import CLOCK_DRIFT
-from consensus.client_leases import (
+from consensus.applications.client_commands import ApplicationClient, RepeatableCalls
+from consensus.applications.client_lease import CLOCK_DRIFT
+from consensus.applications.client_leases import (
     GrantedLease,
     LeaseCommands,
     LeaseLostError,
     open_lease,
 )
+from consensus.applications.lease_commands import EndLease, OpenLease, RenewLease
 from consensus.errors import REFUSED_FOR_GOOD, NotYetError, RaftError
-from consensus.lease_commands import EndLease, OpenLease, RenewLease
 from contrib.election import commands
 from contrib.election.commands import (
     MAX_NAME,

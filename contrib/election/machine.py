@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from consensus.command_machine import CommandMachine
-from consensus.lease_commands import LEASE_WRITES
+from consensus.applications.command_machine import CommandMachine
+from consensus.applications.lease_commands import LEASE_WRITES
 from contrib.election.commands import (
     FORMAT,
     Campaign,

@@ -14,7 +14,7 @@ from contrib.election.state import LeaseEndedError, SupersededError, TooManyErro
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from consensus.client_leases import GrantedLease
+    from consensus.applications.client_leases import GrantedLease
     from contrib.election.client import ElectionClient
 
 _log = Logger()

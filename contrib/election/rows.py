@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from consensus.state_rows import RowsFormat, RowsReader
+from consensus.applications.state_rows import RowsFormat, RowsReader
 from contrib.election.state import Election, Lease, Registration, Service, State
 
 if TYPE_CHECKING:

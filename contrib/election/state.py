@@ -11,9 +11,9 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from consensus import lease_table
+from consensus.applications import lease_table
+from consensus.applications.lease_table import LeaseState
 from consensus.interfaces import LATER, Later
-from consensus.lease_table import LeaseState
 from contrib.election.commands import Instance, Instances, Leader
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from weakref import WeakSet
 
 from twisted.internet.defer import Deferred, fail, succeed
 
-from consensus.client_commands import ApplicationClient
+from consensus.applications.client_commands import ApplicationClient
 from consensus.errors import InvalidCommandError, RaftError
 from contrib.kvstore import commands
 from contrib.kvstore.answers import Item, Page, PutResult, TxnResult

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from consensus.errors import StorageError
 from contrib.kvstore.machine import KVMachine, check_history
-from contrib.kvstore.resp_options import RespOptions
+from contrib.kvstore.resp.options import RespOptions
 from contrib.kvstore.sqlite_store import SQLiteStore, SQLiteView
 from contrib.kvstore.state import fill
 

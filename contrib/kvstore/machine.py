@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from consensus.errors import InvalidCommandError
 from consensus.interfaces import StateMachine, Tick
-from contrib.kvstore import answers, commands, resp_options
+from contrib.kvstore import answers, commands
 from contrib.kvstore.changes import CHANGES, next_end, pass_time
 from contrib.kvstore.commands import Command, DeleteMany, Put, Query, Set, Txn
 from contrib.kvstore.digests import DigestedStore
 from contrib.kvstore.lookups import LOOKUPS
 from contrib.kvstore.memory import MemoryStore
-from contrib.kvstore.resp_options import RespOptions
-from contrib.kvstore.resp_port import Port
+from contrib.kvstore.resp import options as resp_options
+from contrib.kvstore.resp.options import RespOptions
+from contrib.kvstore.resp.port import Port
 from contrib.kvstore.state import StoreView, fill
 from contrib.kvstore.touches import touches
 from contrib.kvstore.transactions import apply_txn

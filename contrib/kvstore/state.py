@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from consensus.applications.state_rows import BlockSource
 from consensus.errors import StorageError
-from consensus.state_rows import BlockSource
 from contrib.kvstore.answers import Event, EventKind, Item
 from contrib.kvstore.store import Granted
 from contrib.kvstore.values import Key, Number, check_value

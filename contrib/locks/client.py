@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Self
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from consensus.client_commands import ApplicationClient, RepeatableCalls
-from consensus.client_lease import CLOCK_DRIFT
-from consensus.client_leases import LeaseLostError
-from consensus.lease_commands import MAX_OWNER
+from consensus.applications.client_commands import ApplicationClient, RepeatableCalls
+from consensus.applications.client_lease import CLOCK_DRIFT
+from consensus.applications.client_leases import LeaseLostError
+from consensus.applications.lease_commands import MAX_OWNER
 from contrib.locks import commands
 from contrib.locks.commands import (
     Acquire,

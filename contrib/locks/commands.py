@@ -20,8 +20,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from consensus.command_format import CommandFormat
-from consensus.lease_commands import EndLease, OpenLease, RenewLease
+from consensus.applications.command_format import CommandFormat
+from consensus.applications.lease_commands import EndLease, OpenLease, RenewLease
 
 #: The version of the format; the first byte of every command.
 VERSION = 1

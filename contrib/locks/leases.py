@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
-from consensus.client_leases import GrantedLease, LeaseCommands, open_lease
-from consensus.lease_commands import EndLease, OpenLease, RenewLease
+from consensus.applications.client_leases import GrantedLease, LeaseCommands, open_lease
+from consensus.applications.lease_commands import EndLease, OpenLease, RenewLease
 from contrib.locks.commands import encode
 
 if TYPE_CHECKING:
-    from consensus.client_commands import RepeatableCalls
+    from consensus.applications.client_commands import RepeatableCalls
 
 _log = Logger()
 

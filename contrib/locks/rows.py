@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from consensus.state_rows import RowsFormat, RowsReader
+from consensus.applications.state_rows import RowsFormat, RowsReader
 from contrib.locks.commands import Mode  # noqa: TC001 - msgspec reads it
 from contrib.locks.state import Lease, Lock, State, Ticket
 

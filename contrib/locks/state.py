@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from consensus import lease_table
+from consensus.applications import lease_table
+from consensus.applications.lease_table import LeaseState
 from consensus.interfaces import LATER, Later
-from consensus.lease_table import LeaseState
 from contrib.locks.commands import Holder, LockStatus, Waiter
 
 if TYPE_CHECKING:

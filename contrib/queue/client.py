@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from consensus.client_commands import ApplicationClient, OnceCalls
+from consensus.applications.client_commands import ApplicationClient, OnceCalls
 from consensus.errors import NotYetError, RaftError
 from contrib.queue import commands
 from contrib.queue.commands import (

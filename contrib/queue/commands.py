@@ -16,7 +16,7 @@ from typing import Annotated
 
 import msgspec
 
-from consensus.command_format import CommandFormat
+from consensus.applications.command_format import CommandFormat
 
 #: The version of the format; the first byte of every command.
 VERSION = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from consensus.state_rows import RowsFormat, RowsReader
+from consensus.applications.state_rows import RowsFormat, RowsReader
 from contrib.queue.records import Head, Record
 from contrib.queue.state import State
 

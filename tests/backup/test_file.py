@@ -18,7 +18,7 @@ from consensus.errors import (
     ProtocolError,
     StorageError,
 )
-from consensus.snapshot_format import CHUNK_BYTES
+from consensus.snapshots.format import CHUNK_BYTES
 from tests.support.backups import HEADER, description_of, read_backup, write_backup
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from consensus.errors import (
     InvalidChangeError,
     StorageError,
 )
-from consensus.recovery import Recovered, recover
-from consensus.snapshot_header import read_header
+from consensus.shell.recovery import Recovered, recover
+from consensus.snapshots.header import read_header
 from consensus.state_machine import StateMachine
 from tests import restore_and_die
 from tests.support.backups import HEADER, write_backup

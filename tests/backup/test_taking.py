@@ -1,4 +1,4 @@
-"""Tests of consensus.backup.taking and consensus.loans: online, and consistent."""
+"""Tests of consensus.backup.taking and of the loans: online, and consistent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from consensus.errors import (
     RejectedError,
     UnreachableError,
 )
-from consensus.loans import LEASE, MOST
+from consensus.shell.loans import LEASE, MOST
 from tests.support.backups import read_backup
 from tests.support.servers import Register, Servers
 

@@ -14,7 +14,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from consensus import config
-from consensus.applier import Applier
+from consensus.applying.applier import Applier
 from consensus.backup.file import BackupFile
 from consensus.client import Client
 from consensus.datadir import DataDirectory

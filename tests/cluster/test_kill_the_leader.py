@@ -20,7 +20,7 @@ from adapters.storage.lmdb import LMDBStorage
 from adapters.storage.rocksdb import RocksDBStorage
 from adapters.storage.sqlite import SQLiteStorage
 from adapters.storage.wal import WALStorage
-from consensus.applier import Applier
+from consensus.applying.applier import Applier
 from consensus.client import Client
 from consensus.errors import OutcomeUnknownError, RaftError
 from contrib.kvstore import KVClient, KVStore

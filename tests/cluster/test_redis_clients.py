@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from tests.contrib.kvstore.test_resp_replies_of_redis import SCRIPTS
+from tests.contrib.kvstore.resp.test_replies_of_redis import SCRIPTS
 from tests.support.processes import PATIENCE, MemberProcesses, free_ports
 from tests.support.redis import Replies, from_line
 

@@ -166,7 +166,7 @@ class JSONTests:
         (started,) = (each for each in lines if " started in term" in each["message"])
         assert started["server"] == "s1"
         assert started["level"] == "info"
-        assert started["namespace"] == "consensus.lifecycle"
+        assert started["namespace"] == "consensus.shell.lifecycle"
         assert started["fields"]["term"] >= 0
         assert started["time"].endswith("Z")
         assert secret not in text

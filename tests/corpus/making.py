@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from consensus.applier import Applier
+from consensus.applying.applier import Applier
 from consensus.config import Config, from_mapping
 from consensus.core.values import HardState, Identity, SnapshotMeta
 from consensus.datadir import DataDirectory
 from consensus.errors import RaftError
-from consensus.recovery import recover
-from consensus.snapshot_header import read_header
-from consensus.snapshots import FileSnapshots, split
+from consensus.shell.recovery import recover
+from consensus.snapshots.files import FileSnapshots, split
+from consensus.snapshots.header import read_header
 from contrib.kvstore.machine import KVStore
 from tests.corpus.samples import CALLS, FOUNDING, LOG, call_box, meaning, wire
 from tests.support.backups import write_backup

@@ -18,7 +18,8 @@ from adapters.transport.amp_bytes import encode_box, encode_payload
 from adapters.transport.amp_commands import encode_error
 from adapters.transport.amp_connection import _head
 from adapters.transport.amp_hello import introduction_pairs
-from consensus import agreements, errors, sessions
+from consensus import errors, sessions
+from consensus.applying import agreements
 from consensus.core import messages
 from consensus.core.membership import Membership
 from consensus.core.values import Entry, EntryKind, Identity, SnapshotMeta

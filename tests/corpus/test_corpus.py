@@ -17,7 +17,7 @@ from adapters.transport import amp_codec
 from adapters.transport.amp_commands import MAX_VERSION, MIN_VERSION, decode_error
 from adapters.transport.amp_fields import read_identity
 from consensus import config
-from consensus.applier import Applier
+from consensus.applying.applier import Applier
 from consensus.backup.file import BackupFile
 from consensus.backup.restoring import Restoration
 from consensus.core.messages import Message

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import strategies as st
 
-from consensus.applier import Applier
+from consensus.applying.applier import Applier
 from consensus.core.values import Entry, EntryKind
 from consensus.declare import DeclarationError, Machine, as_machine, read, write
 from consensus.errors import (

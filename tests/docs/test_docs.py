@@ -28,8 +28,8 @@ from adapters.transport.amp_connection import AMPOptions
 from adapters.transport.memory import MemoryOptions
 from consensus import cli, errors
 from consensus.config import Limits, Reads, Timing
-from contrib.kvstore.resp_options import RespOptions
-from contrib.kvstore.resp_table import TABLE
+from contrib.kvstore.resp.options import RespOptions
+from contrib.kvstore.resp.table import TABLE
 from tests.bench.__main__ import parser
 from tests.bench.against import RIVALS
 from tests.bench.scenarios import SCENARIOS
@@ -192,7 +192,7 @@ class ReferenceTests:
             (each.name, yaml.safe_dump(each.default).split("\n")[0])
             for each in fields(RespOptions)
         ]
-        source = (ROOT / "contrib/kvstore/resp_options.py").read_text()
+        source = (ROOT / "contrib/kvstore/resp/options.py").read_text()
         made = set(re.findall(r'"(\w+\.[EW]\d{3})"', source))
         assert set(re.findall(r"`(\w+\.[EW]\d{3})` \|", text)) == made
 

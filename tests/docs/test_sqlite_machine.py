@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from consensus.errors import StorageError
-from consensus.snapshots import split
+from consensus.snapshots.files import split
 from tests.docs import ledger_forever
 from tests.docs.ledger_forever import command_at
 

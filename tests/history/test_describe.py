@@ -8,7 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from consensus.agreements import claim_entry, mark_entry, time_entry, upgrade_entry
+from consensus.applying.agreements import (
+    claim_entry,
+    mark_entry,
+    time_entry,
+    upgrade_entry,
+)
 from consensus.core.values import Entry, EntryKind
 from consensus.history.describe import cut, describe
 from consensus.history.rows import ALL, differences, rows_of

@@ -150,25 +150,27 @@ MUTATIONS = (
     Mutation(
         "log-cut-before-the-snapshot-is-durable",
         "5.1",
-        "consensus/snapshotter.py",
+        "consensus/shell/snapshotter.py",
         "            whole = await call(writer.finish)\n",
         "            whole = await call(writer.finish)\n"
         "            self._raft.snapshot_taken(whole)\n"
         "            self._schedule()\n",
         "A crash leaves neither the entries nor the snapshot.",
         (
-            "tests/test_snapshotter.py::TakeTests::test_the_log_is_cut_when_it_is_durable",
+            "tests/shell/test_snapshotter.py::TakeTests::test_the_log_is_cut_when_it_is_durable",
         ),
     ),
     Mutation(
         "snapshot-not-synced",
         "5.1",
-        "consensus/snapshots.py",
+        "consensus/snapshots/files.py",
         "            self._file.write(footer(finished, self._header_crc))\n"
         "            self._sync(self._file)\n",
         "            self._file.write(footer(finished, self._header_crc))\n",
         "A power cut leaves a snapshot without its end, and the log is cut.",
-        ("tests/test_snapshots_crash.py::CrashTests::test_the_disk_is_asked_in_order",),
+        (
+            "tests/snapshots/test_files_crash.py::CrashTests::test_the_disk_is_asked_in_order",
+        ),
     ),
     Mutation(
         "membership-lost-with-the-log",
@@ -182,12 +184,12 @@ MUTATIONS = (
     Mutation(
         "sessions-left-out-of-snapshots",
         "6.3",
-        "consensus/applier.py",
+        "consensus/applying/applier.py",
         "            self.sessions.encode(),\n",
         "            [],\n",
         "A command that is retried after a restore is applied twice.",
         (
-            "tests/test_applier.py::SnapshotTests::test_round_trip[batches-7]",
+            "tests/applying/test_applier.py::SnapshotTests::test_round_trip[batches-7]",
             "tests/test_sessions.py::SnapshotTests::test_at_any_place[0]",
         ),
     ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from consensus.applier import Applier
+from consensus.applying.applier import Applier
 from consensus.errors import OutcomeUnknownError, SessionExpiredError, StoppedError
 from consensus.sessions import MAX_SESSIONS, command_call, open_call, session_of
 from consensus.testing.simulator import SimulatedCluster

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from twisted.application.service import Service
 
+from consensus.applications.lease_commands import EndLease, OpenLease, RenewLease
 from consensus.errors import StorageError
-from consensus.lease_commands import EndLease, OpenLease, RenewLease
 from consensus.testing.history import Read, Write
 from consensus.testing.simulation import Scenario
 from consensus.testing.simulation import check as check_scenario

@@ -16,9 +16,9 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from consensus.applications.lease_commands import EndLease, OpenLease, RenewLease
 from consensus.errors import RaftError, StorageError
 from consensus.interfaces import Tick
-from consensus.lease_commands import EndLease, OpenLease, RenewLease
 from consensus.testing.history import Read, Write
 from consensus.testing.simulation import Scenario
 from consensus.testing.simulation import check as check_scenario

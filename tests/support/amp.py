@@ -13,9 +13,9 @@ from twisted.protocols import amp
 
 from adapters.transport.amp import AMPTransport
 from adapters.transport.amp_connection import AMPOptions
-from consensus.acquaintances import Acquaintances
 from consensus.core.messages import RequestVote
 from consensus.core.values import Identity
+from consensus.shell.acquaintances import Acquaintances
 from consensus.testing.loopback import LoopbackReactor
 from consensus.testing.transport_inbox import RecordingInbox
 from tests.support.deferreds import result_of

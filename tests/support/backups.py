@@ -8,8 +8,8 @@ from crc32c import crc32c
 
 from consensus.backup.file import BackupFile, BackupWriter, Description
 from consensus.core.membership import Membership
-from consensus.snapshot_format import split
-from consensus.snapshot_header import Header, encode_header, read_header
+from consensus.snapshots.format import split
+from consensus.snapshots.header import Header, encode_header, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from consensus.applications.lease_commands import OpenLease
 from consensus.interfaces import Tick
-from consensus.lease_commands import OpenLease
 
 if TYPE_CHECKING:
     from consensus.interfaces import StateMachine

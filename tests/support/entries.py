@@ -15,7 +15,7 @@ from consensus.sessions import Operation
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from consensus.applier import Applier
+    from consensus.applying.applier import Applier
 
 encoded = msgspec.msgpack.encode
 

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from adapters.transport.memory import MemoryOptions, MemoryTransport
-from consensus.applier import Applier
+from consensus.applying.applier import Applier
 from consensus.client import Client
 from consensus.core.values import Entry, EntryKind, Identity
 from consensus.errors import (

@@ -10,7 +10,6 @@ from adapters.storage.lmdb import LMDBStorage
 from adapters.storage.rocksdb import RocksDBStorage
 from adapters.storage.sqlite import SQLiteStorage
 from adapters.storage.wal import WALStorage
-from consensus.config_values import Engine
 from consensus.datadir import DataDirectory
 from consensus.errors import CommandFailedError
 from consensus.sessions import (
@@ -20,6 +19,7 @@ from consensus.sessions import (
     open_call,
     session_of,
 )
+from consensus.settings.values import Engine
 from tests.support.servers import Register, Servers
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransport
 
-from consensus.companion import Home
+from consensus.shell.companion import Home
 from contrib.kvstore.machine import KVStore, KVStoreOptions
-from contrib.kvstore.resp_port import Port
+from contrib.kvstore.resp.port import Port
 from tests.support.servers import Servers
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from consensus.core.values import SnapshotMeta
-from consensus.snapshots import SnapshotStore, SnapshotWriter, split
+from consensus.snapshots.files import SnapshotStore, SnapshotWriter, split
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from consensus.applier import Applier
+from consensus.applying.applier import Applier
 from consensus.core import changes, dispatch, election, reads, replication
 from consensus.core.messages import (
     RequestReadIndexResponse,

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consensus.applications.state_rows import RowsSnapshot
 from consensus.errors import InvalidCommandError, StorageError
 from consensus.interfaces import Tick
-from consensus.state_rows import RowsSnapshot
 from consensus.testing.machine import StateMachineSuite
 from contrib.counter import (
     Add,

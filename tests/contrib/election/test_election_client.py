@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import CancelledError
 
+from consensus.applications.lease_commands import EndLease
 from consensus.errors import InvalidCommandError, RaftError
-from consensus.lease_commands import EndLease
 from contrib.election import (
     CandidacyLostError,
     ElectionClient,

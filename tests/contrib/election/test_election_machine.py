@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consensus import lease_table
+from consensus.applications import lease_table
+from consensus.applications.lease_commands import EndLease, OpenLease, RenewLease
+from consensus.applications.state_rows import RowsSnapshot
 from consensus.errors import InvalidCommandError, StorageError
 from consensus.interfaces import LATER, Tick
-from consensus.lease_commands import EndLease, OpenLease, RenewLease
-from consensus.state_rows import RowsSnapshot
 from consensus.testing.machine import StateMachineSuite
 from contrib.election import state as state_module
 from contrib.election.commands import (

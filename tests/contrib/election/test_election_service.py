@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
-from consensus.lease_commands import EndLease
+from consensus.applications.lease_commands import EndLease
 from contrib.election import (
     Candidate,
     ElectionClient,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from consensus.errors import StorageError
 from consensus.interfaces import Tick
-from consensus.snapshots import split
+from consensus.snapshots.files import split
 from consensus.testing.machine import StateMachineSuite
 from contrib.kvstore.commands import (
     Append,

@@ -11,7 +11,7 @@ from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
-from consensus.companion import Home
+from consensus.shell.companion import Home
 from contrib.kvstore.commands import Put, Set
 from contrib.kvstore.machine import KVStore
 from contrib.kvstore.pages import MAX_PAGE, SHOWN, keys

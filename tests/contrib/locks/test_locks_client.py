@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
+from consensus.applications.lease_commands import EndLease
 from consensus.errors import InvalidCommandError, RaftError
-from consensus.lease_commands import EndLease
 from contrib.locks import (
     LockConflictError,
     LockLostError,

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consensus import lease_table
+from consensus.applications import lease_table
+from consensus.applications.lease_commands import EndLease, OpenLease, RenewLease
 from consensus.errors import InvalidCommandError, StorageError
 from consensus.interfaces import LATER, Tick
-from consensus.lease_commands import EndLease, OpenLease, RenewLease
 from consensus.testing.machine import StateMachineSuite
 from contrib.locks import state as state_module
 from contrib.locks.commands import Acquire, Inspect, Release, Wait, Withdraw

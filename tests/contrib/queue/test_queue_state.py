@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consensus.applications.state_rows import RowsSnapshot
 from consensus.errors import InvalidCommandError, StorageError
-from consensus.state_rows import RowsSnapshot
 from contrib.queue import Ack, Delivered, Item, Put, Queues, Receive
 from contrib.queue.commands import decode, encode
 from contrib.queue.heap import LazyHeap

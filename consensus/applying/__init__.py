@@ -1,0 +1,1 @@
+"""Applying: what committed entries do to the state machine and the sessions."""

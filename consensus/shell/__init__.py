@@ -1,0 +1,1 @@
+"""The shell around the core: threads, clocks, storage and transport for one server."""

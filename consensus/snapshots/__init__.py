@@ -1,0 +1,1 @@
+"""Snapshots as files: their format, their header, and where they are kept."""

@@ -1,0 +1,1 @@
+"""Redis' protocol, on an optional port of each server."""
