@@ -17,6 +17,7 @@ from consensus.access.passwords import hash_password
 from consensus.access.users import Role, User, Users, nobody, save
 from contrib.kvstore import KVClient
 from tests.support.chromium import Tab, chromium, needs_chromium
+from tests.support.development import Development
 from tests.support.processes import PATIENCE, MemberProcesses, free_ports
 
 if TYPE_CHECKING:
@@ -309,3 +310,40 @@ def log_in(tab: Tab, password: str) -> None:
         tab.run(script, name)
         tab.press(value)
     tab.press(Keys.ENTER)
+
+
+@needs_chromium
+def test_faults(tmp_path: Path, tab: Tab) -> None:
+    """Under ``raft dev`` each fault has a switch, which does what it says."""
+    with Development(tmp_path, "kvstore") as dev:
+        dev.ready()
+        tab.driver.get(dev.page("s1"))
+        tab.until(lambda: leader_of(tab) != "")
+        tab.until(lambda: len(rows(tab)) == 3)
+        tab.until(lambda: tab.text("#faults-panel") != "")
+        # The one that leads, if it is not the one that shows the page.
+        victim = "s2" if leader_of(tab) == "s1" else leader_of(tab)
+        for fault in ("Stop", "Pause", "Partition"):
+            switch(tab, fault, victim, "true")
+            tab.until(lambda: "no answer" in rows(tab)[victim])
+            tab.until(lambda: leader_of(tab) not in {"", victim})
+            switch(tab, fault, victim, "false")
+            tab.until(lambda: "follower" in rows(tab)[victim])
+        switch(tab, "Slow disk", victim, "true")
+        assert "syncs +" in dev.status(victim)
+        switch(tab, "Clock skew", "s1", "true")
+        assert "clock" in dev.status("s1")
+        for fault, server in (("Slow disk", victim), ("Clock skew", "s1")):
+            switch(tab, fault, server, "false")
+            assert "+" not in dev.status(server)
+        assert tab.complaints() == []
+
+
+def switch(tab: Tab, fault: str, server: str, state: str) -> None:
+    """Press a switch, and see that it is in *state* then."""
+    button = f"[aria-label='{fault}: {server}']"
+    pressed = f"return document.querySelector(`{button}`)?.ariaPressed"
+    tab.until(lambda: tab.run(pressed) not in {None, state})
+    tab.run(f"document.querySelector(`{button}`).focus()")
+    tab.press(Keys.SPACE)
+    tab.until(lambda: tab.run(pressed) == state)

@@ -124,10 +124,14 @@ class Development:
         }
         return lines[server]
 
+    def page(self, server: str) -> str:
+        """Return where *server* shows the console."""
+        shown = next(each for each in self.printed if f"{server} shows itself" in each)
+        return shown.split()[-1]
+
     def http(self, server: str, path: str, body: object = None) -> tuple[int, Any]:
         """Return status and JSON of what *server* answers; with *body*, to a POST."""
-        shown = next(each for each in self.printed if f"{server} shows itself" in each)
-        parts = urlsplit(shown.split()[-1])
+        parts = urlsplit(self.page(server))
         connection = HTTPConnection(parts.netloc, timeout=PATIENCE)
         path = path if path.startswith("/") else f"/api/v1/{path}"
         with closing(connection):
