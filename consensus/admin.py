@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from twisted.internet.defer import gatherResults
 
-from consensus.errors import InvalidChangeError, ProtocolError, RaftError
+from consensus.errors import (
+    InvalidChangeError,
+    InvalidCommandError,
+    ProtocolError,
+    RaftError,
+    UnreachableError,
+)
 from consensus.shell.events import EventPage, EventQuery
 from consensus.shell.inspection import Explanation
 from consensus.shell.log_pages import PageRequest, read_page
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from consensus.client import Client
-    from consensus.core.values import Address, LogIndex, ServerId, Status
+    from consensus.core.values import Address, Entry, LogIndex, ServerId, Status
     from consensus.shell.log_pages import LogPage
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -248,6 +254,88 @@ def explain(
     """Ask the server at *address* what became of an entry there."""
     asked = cluster.ask_server(address, "explain", _encode(index))
     return asked.addCallback(_decoded, Explanation)
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """
+    What became of one entry, at every member that was asked.
+
+    Args:
+        index: The entry.
+        entry: What it is; ``None`` if no log has it any more.
+        leader: Who proposed it, if anybody remembers.
+        is_compacted: A snapshot covers it, and no log has it.
+        members: What each said of it, or why it said nothing.
+    """
+
+    index: LogIndex
+    entry: Entry | None
+    leader: ServerId | None
+    is_compacted: bool
+    members: list[tuple[Report, Explanation | str]]
+
+
+async def tell(cluster: Client, members: Iterable[Report], index: LogIndex) -> Story:
+    """
+    Ask *members* what became of an entry.
+
+    Raises:
+        InvalidCommandError: No log reaches so far.
+        UnreachableError: No member has answered.
+    """
+    answers = await gatherResults(
+        [_explained(cluster, each, index) for each in members]
+    )
+    found = [each for _, each in answers if isinstance(each, Explanation)]
+    if not found:
+        message = (
+            "; ".join(str(each) for _, each in answers) or "there is nobody to ask"
+        )
+        raise UnreachableError(message)
+    if not any(each.appended.is_done for each in found):
+        message = f"no log has an entry {index} yet"
+        raise InvalidCommandError(message)
+    entry = await _entry(cluster, answers, index)
+    term = entry.term if entry else 0
+    leaders = [each.leader for each in found if term and each.term == term]
+    is_compacted = entry is None and any(each.is_compacted for each in found)
+    leader = next(filter(None, leaders), None)
+    return Story(index, entry, leader, is_compacted, answers)
+
+
+def _explained(
+    cluster: Client, report: Report, index: LogIndex
+) -> Deferred[tuple[Report, Explanation | str]]:
+    def failed(failure: Failure) -> tuple[Report, str]:
+        failure.trap(RaftError)
+        return report, str(failure.value)
+
+    asked = explain(cluster, report.address, index)
+    return asked.addCallbacks(lambda found: (report, found), failed)
+
+
+async def _entry(
+    cluster: Client,
+    answers: Iterable[tuple[Report, Explanation | str]],
+    index: LogIndex,
+) -> Entry | None:
+    """Return the entry from a log that has it, a committed one first."""
+    holders = [
+        (report, found)
+        for report, found in answers
+        if isinstance(found, Explanation) and found.term
+    ]
+    holders.sort(key=lambda each: not each[1].committed.is_done)
+    for report, _ in holders:
+        try:
+            page = await log_page(cluster, report.address, index, 1)
+        except RaftError:
+            continue
+        for entry in page.as_entries():
+            if entry.index == index:
+                return entry
+    return None
 
 
 def log_page(

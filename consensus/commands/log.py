@@ -12,8 +12,8 @@ import click
 
 from consensus.commands.connection import EXIT_FAILED, print_table, progress
 from consensus.commands.log_source import explained, source_options
+from consensus.describe import MOST_OF_ALL, MOST_TEXT, cut, describe
 from consensus.history import verify as verification
-from consensus.history.describe import MOST_OF_ALL, MOST_TEXT, cut, describe
 from consensus.history.stats import Stats
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from consensus.commands.log_source import Source
     from consensus.core.values import Entry
-    from consensus.history.describe import Described
+    from consensus.describe import Described
     from consensus.history.stats import Count
 
 _INDEX = click.IntRange(min=1)

@@ -16,10 +16,10 @@ from consensus.commands.connection import EXIT_FAILED, progress
 from consensus.commands.log import log
 from consensus.commands.log_source import explained, source_options
 from consensus.datadir import kept_from_servers
+from consensus.describe import MOST_OF_ALL, MOST_TEXT, cut, describe
 from consensus.errors import InvalidChangeError, RaftError
 from consensus.fingerprint import fingerprint
 from consensus.history import bisect as search
-from consensus.history.describe import MOST_OF_ALL, MOST_TEXT, cut, describe
 from consensus.history.rows import differences, rows_of
 from consensus.history.source import engine_of, opened
 from consensus.history.states import earliest, state_at

@@ -17,9 +17,9 @@ import msgspec
 from twisted.python.failure import Failure
 
 from consensus import registry
+from consensus.describe import cut
 from consensus.errors import RaftError
 from consensus.fingerprint import fingerprint, state_text
-from consensus.history.describe import cut
 from consensus.history.rows import rows_of
 from consensus.history.source import opened
 from consensus.history.states import begun, earliest

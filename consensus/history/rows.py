@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from consensus.describe import cut
 from consensus.fingerprint import attributes, fingerprint, state_text
-from consensus.history.describe import cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from consensus.history.describe import describe
+from consensus.describe import describe
 
 if TYPE_CHECKING:
     from consensus.core.values import Entry, LogIndex, Term

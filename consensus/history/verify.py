@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from consensus.core.membership import Membership
 from consensus.core.values import EntryKind, HardState
 from consensus.datadir import check_peers
+from consensus.describe import describe, kind_name
 from consensus.errors import ConfigError, RaftError, StorageError
-from consensus.history.describe import describe, kind_name
 from consensus.history.source import CHUNK_BYTES, no_progress, opened
 from consensus.snapshots.header import read_header
 

@@ -6,19 +6,25 @@ from dataclasses import asdict
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from twisted.internet.defer import gatherResults
 
 from consensus import admin
 from consensus.core.values import Status
 from consensus.errors import RaftError
-from consensus.http.log_view import log_part
+from consensus.http.log_view import log_part, view
 from consensus.http.problems import Problem
 from consensus.http.routes import Route
 from consensus.http.values import (
     Addition,
+    AtMember,
     Changed,
+    Compacted,
+    Compaction,
     Events,
     EventsQuery,
+    Explained,
+    Index,
     Latency,
     Leader,
     LogPart,
@@ -27,6 +33,7 @@ from consensus.http.values import (
     Members,
     Occurrence,
     Peers,
+    Progress,
     Snapshot,
     Taken,
     Transfer,
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
     from consensus.client import Client
     from consensus.http.routes import Call
     from consensus.shell.events import Happening
+    from consensus.shell.inspection import Explanation, Step
 
 #: Of the kinds of events, those that the API calls otherwise.
 _KINDS = {"transfer-failed": "transfer_failed"}
@@ -154,6 +162,68 @@ async def snapshot(call: Call) -> list[Taken]:
     return await gatherResults([_take(client, each) for each in chosen])
 
 
+async def compact(call: Call) -> list[Compacted]:
+    """Let members drop from their logs what their snapshots cover."""
+    census = await call.servant.census()
+    chosen = _chosen(census, call.body.servers)
+    client, keep = call.servant.client, call.body.keep
+    return await gatherResults([_cut(client, each, keep) for each in chosen])
+
+
+def _cut(client: Client, report: Report, keep: int) -> Deferred[Compacted]:
+    def failed(failure: Failure) -> Compacted:
+        failure.trap(RaftError)
+        return Compacted(report.server, error=str(failure.value))
+
+    cut = admin.compact(client, report.address, keep)
+    return cut.addCallbacks(lambda first: Compacted(report.server, first), failed)
+
+
+async def explain(call: Call) -> Explained:
+    """Tell what an entry is, who proposed it, and which member had it when."""
+    index = _index(call.names["index"])
+    census = await call.servant.census()
+    asked = [each for each in census.members if each.status is not None]
+    story = await admin.tell(call.servant.client, asked, index)
+    entry = None
+    if story.entry is not None:
+        entry = view(story.entry, call.servant.server.machine)
+    return Explained(
+        story.index,
+        entry.term if entry else None,
+        story.leader,
+        story.is_compacted,
+        entry,
+        [_at(*each) for each in story.members],
+    )
+
+
+def _index(text: str) -> int:
+    try:
+        return msgspec.convert(text, Index, strict=False)
+    except ValueError:
+        message = f"{text!r} is no index of an entry"
+        raise Problem(HTTPStatus.BAD_REQUEST, "invalid_request", message) from None
+
+
+def _at(report: Report, found: Explanation | str) -> AtMember:
+    if isinstance(found, str):
+        return AtMember(report.server, error=found)
+    return AtMember(
+        report.server,
+        found.term,
+        found.is_compacted,
+        _progress(found.appended),
+        _progress(found.stored),
+        _progress(found.committed),
+        _progress(found.applied),
+    )
+
+
+def _progress(step: Step) -> Progress:
+    return Progress(step.is_done, step.time)
+
+
 def _chosen(census: Census, names: list[str]) -> list[Report]:
     known = {each.server: each for each in census.members}
     strangers = [name for name in names if name not in known]
@@ -192,6 +262,7 @@ def _route(
 
 
 _CHANGE = (409, 504)
+_EXPLAIN = (400, 504)
 
 ROUTES = (
     _route("GET", "status", "read", Status, status),
@@ -218,4 +289,14 @@ ROUTES = (
         body=Snapshot,
         problems=(404,),
     ),
+    _route(
+        "POST",
+        "compact",
+        "admin",
+        list[Compacted],
+        compact,
+        body=Compaction,
+        problems=(404,),
+    ),
+    _route("GET", "explain/{index}", "read", Explained, explain, problems=_EXPLAIN),
 )

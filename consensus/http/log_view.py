@@ -1,11 +1,10 @@
-"""A server's log, for a reader: what its state machine makes of each command."""
+"""A server's log, for a reader: what each of its entries says."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from consensus import sessions
-from consensus.core.values import EntryKind
+from consensus.describe import describe
 from consensus.http.values import LogEntry, LogPart
 from consensus.shell.log_pages import PageRequest
 
@@ -29,30 +28,11 @@ async def log_part(servant: Servant, first: int | None, limit: int) -> LogPart:
         page.last_index,
         page.commit_index,
         log.last_applied,
-        [_view(each, machine) for each in page.as_entries()],
+        [view(each, machine) for each in page.as_entries()],
     )
 
 
-def _view(entry: Entry, machine: StateMachine) -> LogEntry:
-    kind = EntryKind(entry.kind)
-    text = _text(kind, entry.command, machine)
-    if len(text) > _MOST_TEXT:
-        text = f"{text[:_MOST_TEXT]}…"
-    size = len(entry.command)
-    return LogEntry(entry.index, entry.term, kind.name.lower(), size, text)
-
-
-def _text(kind: EntryKind, command: bytes, machine: StateMachine) -> str:
-    """Return what an application's command says; nothing for entries of ours."""
-    if kind is EntryKind.COMMAND:
-        return _decoded(command, machine)
-    if kind is EntryKind.SESSION and sessions.key_of(command) is not None:
-        return _decoded(command[sessions.OVERHEAD :], machine)
-    return ""
-
-
-def _decoded(command: bytes, machine: StateMachine) -> str:
-    try:
-        return repr(machine.decode(command))
-    except Exception as error:  # noqa: BLE001 - the machine's; the others are shown
-        return f"({len(command)} bytes that it cannot read: {type(error).__name__})"
+def view(entry: Entry, machine: StateMachine) -> LogEntry:
+    """Return *entry* as the API shows it."""
+    told = describe(entry, machine, _MOST_TEXT)
+    return LogEntry(told.index, told.term, told.kind, told.size, told.text)

@@ -14,7 +14,8 @@ _Name = Annotated[
     str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="A name.")
 ]
 _Address = Annotated[str, Meta(min_length=1, max_length=300)]
-_Index = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+#: That of an entry, or of an event.
+Index = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class Live(Struct):
@@ -97,8 +98,8 @@ class LogEntry(Struct):
     """
     One entry.
 
-    *command* is what the state machine makes of its bytes, as text, cut where
-    it is long; *size* is how many bytes it has.
+    *command* is what it says, as text, cut where it is long: what the state machine
+    makes of its bytes, or what the entry is for.  *size* is how many bytes it has.
     """
 
     index: int
@@ -178,17 +179,63 @@ class Taken(Struct, omit_defaults=True):
     error: str | UnsetType = UNSET
 
 
+class Compaction(Struct, forbid_unknown_fields=True):
+    """Who shall cut the log; by default all that are reachable."""
+
+    servers: Annotated[list[_Name], Meta(max_length=100)] = []
+    keep: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0
+
+
+class Compacted(Struct, omit_defaults=True):
+    """Where the log of one member begins now, or why it was not cut."""
+
+    server: str
+    first_index: int | UnsetType = UNSET
+    error: str | UnsetType = UNSET
+
+
+class Progress(Struct):
+    """Whether an entry came so far at a member, and when, if it remembers."""
+
+    is_done: bool
+    time: float | None
+
+
+class AtMember(Struct, omit_defaults=True):
+    """What became of an entry at one member, or why it did not say."""
+
+    server: str
+    term: int | UnsetType = UNSET
+    is_compacted: bool | UnsetType = UNSET
+    appended: Progress | UnsetType = UNSET
+    stored: Progress | UnsetType = UNSET
+    committed: Progress | UnsetType = UNSET
+    applied: Progress | UnsetType = UNSET
+    error: str | UnsetType = UNSET
+
+
+class Explained(Struct):
+    """What became of an entry; null is what nobody knows any more."""
+
+    index: int
+    term: int | None
+    leader: str | None
+    is_compacted: bool
+    entry: LogEntry | None
+    servers: list[AtMember]
+
+
 class LogQuery(Struct, forbid_unknown_fields=True):
     """Which entries: *limit* of them, from one index or up to the end."""
 
-    first: _Index | None = msgspec.field(name="from", default=None)
+    first: Index | None = msgspec.field(name="from", default=None)
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
 
 class EventsQuery(Struct, forbid_unknown_fields=True):
     """What happened after number *after*; *wait* seconds for something to."""
 
-    after: _Index = 0
+    after: Index = 0
     wait: Annotated[float, Meta(ge=0, le=30)] = 0.0
 
 

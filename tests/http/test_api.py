@@ -220,6 +220,26 @@ class ChangeTests:
         reply = cluster.browser.ask("POST", "/api/v1/snapshot", {"servers": ["s9"]})
         assert reply.status == 404
 
+    def test_compact(self, cluster: Cluster) -> None:
+        """The log begins where the snapshot ends, at all or at those named."""
+        cluster.post("snapshot")
+        found = cluster.post("compact", {"servers": ["s2"], "keep": 1})
+        assert found == [{"server": "s2", "first_index": 3}]
+        found = cluster.post("compact")
+        assert [each["first_index"] for each in found] == [4, 4, 4]
+        reply = cluster.browser.ask("POST", "/api/v1/compact", {"servers": ["s9"]})
+        assert reply.status == 404
+
+    def test_explain(self, cluster: Cluster) -> None:
+        """An entry is told with who proposed it, and who had it."""
+        found = cluster.get("explain/3")
+        assert found["leader"] == cluster.chief.name
+        assert found["entry"]["command"] == "['set', 'a', 1]"
+        assert [each["server"] for each in found["servers"]] == ["s1", "s2", "s3"]
+        assert all(each["applied"]["is_done"] for each in found["servers"])
+        for path, status in (("explain/x", 400), ("explain/99", 400)):
+            assert cluster.browser.get(f"/api/v1/{path}").status == status
+
     def test_nobody_leads(self, cluster: Cluster) -> None:
         """Without a leader nothing is done, and that is said."""
         for each in (cluster.chief, cluster.servers.followers()[1]):

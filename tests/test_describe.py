@@ -15,7 +15,7 @@ from consensus.applying.agreements import (
     upgrade_entry,
 )
 from consensus.core.values import Entry, EntryKind
-from consensus.history.describe import cut, describe
+from consensus.describe import cut, describe
 from consensus.history.rows import ALL, differences, rows_of
 from consensus.sessions import Operation, command_call, entry_of
 from tests.support.servers import Register
