@@ -44,6 +44,10 @@ class Connection:
         result: _T = result_of(outcome)
         return result
 
+    def follow(self, work: Callable[[Client], Awaitable[_T]]) -> _T:
+        """Run *work*, which nobody breaks off here."""
+        return self.run(work)
+
 
 class Terminal:
     """Somebody who types commands."""
