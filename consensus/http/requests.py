@@ -74,6 +74,8 @@ class QuietSite(Site):
         clock: What everything that times out goes by.
     """
 
+    noisy = False
+
     def __init__(self, resource: Resource, clock: Any) -> None:
         # The door sees to timeouts.
         super().__init__(  # type: ignore[no-untyped-call]
