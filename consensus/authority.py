@@ -186,13 +186,19 @@ def _signed(
         )
         .add_extension(_key_usage(signs=signer is None), critical=True)
     )
+    signing = key if signer is None else signer.key
+    # Python 3.13 and later want to know whose key has signed whose.
+    own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    its = x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key())
+    builder = builder.add_extension(own, critical=False)
+    builder = builder.add_extension(its, critical=False)
     if names:
         alternatives = x509.SubjectAlternativeName([_alternative(n) for n in names])
         builder = builder.add_extension(alternatives, critical=False)
     if usages:
         usage = x509.ExtendedKeyUsage(usages)
         builder = builder.add_extension(usage, critical=False)
-    made = builder.sign(key if signer is None else signer.key, hashes.SHA256())
+    made = builder.sign(signing, hashes.SHA256())
     return Authority(key, made)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from click.testing import CliRunner
 from cryptography import x509
+from OpenSSL import crypto
 
 from consensus import certificates
 from consensus.cli import raft
@@ -72,6 +73,18 @@ class InitTests:
         told = json.loads(done.output)
         assert sorted(told["files"]) == sorted(map(str, (tmp_path / "a").iterdir()))
         assert told["tls"]["s1"]["key"] == str(tmp_path / "a" / "s1.key")
+
+    def test_strictly(self, tmp_path: Path) -> None:
+        """They pass where every rule of X.509 counts, as with Python 3.13's clients."""
+        directory = made(tmp_path / "certs")
+        store = crypto.X509Store()
+        store.set_flags(crypto.X509StoreFlags.X509_STRICT)
+        for name in ("ca", "s1", "desk"):
+            pem = (directory / f"{name}.pem").read_bytes()
+            found = crypto.load_certificate(crypto.FILETYPE_PEM, pem)
+            if name == "ca":
+                store.add_cert(found)
+            crypto.X509StoreContext(store, found).verify_certificate()
 
     def test_names_of_the_host(self, tmp_path: Path) -> None:
         """Names and numbers both stand in the certificate."""

@@ -23,6 +23,20 @@ CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 _DAY = timedelta(days=1)
 
 
+# What an authority's key is for; Python 3.13 and later want to know.
+_SIGNS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Issued:
     """A certificate with its key."""
@@ -67,7 +81,7 @@ class Authority:
             name,
             (),
             (start, start + days * _DAY),
-            (x509.BasicConstraints(ca=True, path_length=None),),
+            (x509.BasicConstraints(ca=True, path_length=None), _SIGNS),
             None if signer is None else (signer.own, signer.name),
         )
 
@@ -141,11 +155,15 @@ def _sign(
         .not_valid_before(validity[0])
         .not_valid_after(validity[1])
     )
+    own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    its = x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key())
+    builder = builder.add_extension(own, critical=False)
+    builder = builder.add_extension(its, critical=False)
     if names:
         alternatives = x509.SubjectAlternativeName([x509.DNSName(n) for n in names])
         builder = builder.add_extension(alternatives, critical=False)
     for each in more:
-        is_critical = isinstance(each, x509.BasicConstraints)
+        is_critical = isinstance(each, x509.BasicConstraints | x509.KeyUsage)
         builder = builder.add_extension(each, critical=is_critical)
     return Issued(builder.sign(signing, hashes.SHA256()), key)
 
